@@ -1,0 +1,289 @@
+package httpd
+
+import (
+	"net/http"
+	"time"
+)
+
+// This file is the way of a connection: accepted, its request head read, a
+// stream or an answer, its end.
+
+// onAccept gives a new connection a slot. Beyond the limit of connections a
+// few more are taken in, to be told so; the rest are closed at once.
+func (l *loop) onAccept() (uint32, bool) {
+	slot, ok := l.slots.take()
+	if !ok {
+		l.count.opened.add(1)
+		l.count.closed[reasonRefused].add(1)
+		return none, false
+	}
+	c := &l.slots.conns[slot]
+	now := l.now()
+	c.opened = uint32(now / time.Second)
+	c.refused = l.slots.used > l.server.maxOpen
+	l.headTimes.add(now, slot, c.gen)
+	l.count.opened.add(1)
+	l.count.open.Store(int64(l.slots.used))
+	return slot, true
+}
+
+// onRead collects the request head; what a client sends later is ignored, up
+// to a bound.
+func (l *loop) onRead(slot uint32, data []byte) {
+	c := &l.slots.conns[slot]
+	if c.state == stateHead {
+		l.readHead(slot, data)
+		return
+	}
+	l.ignore(slot, len(data))
+}
+
+func (l *loop) ignore(slot uint32, n int) {
+	c := &l.slots.conns[slot]
+	if c.ignored += uint32(n); c.ignored > maxIgnoredBytes && c.state != stateClosed {
+		l.close(slot, reasonFlood, true)
+	}
+}
+
+func (l *loop) readHead(slot uint32, data []byte) {
+	head := data
+	partial, isPartial := l.heads[slot]
+	if isPartial {
+		head = append(partial, data...)
+	}
+	end := headEnd(head)
+	switch limit := l.server.opts.MaxHeadBytes; {
+	case end > limit, end == 0 && len(head) > limit:
+		delete(l.heads, slot)
+		l.answer(slot, l.tooLarge(head[:limit]), false, reasonAnswered)
+	case end == 0:
+		if !isPartial {
+			head = append(make([]byte, 0, 1024), data...)
+		}
+		l.heads[slot] = head
+	default:
+		delete(l.heads, slot)
+		l.request(slot, head[:end])
+		l.ignore(slot, len(head)-end)
+	}
+}
+
+// tooLarge tells a long URL from a long head.
+func (l *loop) tooLarge(head []byte) *answer {
+	for _, b := range head {
+		if b == '\n' {
+			return l.server.headTooLarge
+		}
+	}
+	return l.server.uriTooLong
+}
+
+// request answers a complete request head.
+func (l *loop) request(slot uint32, head []byte) {
+	c := &l.slots.conns[slot]
+	req, uid, answer := l.server.route(head)
+	isHead := req != nil && req.Method == http.MethodHead
+	switch {
+	case answer != nil:
+	case c.refused:
+		answer = l.server.full
+	case l.draining:
+		answer = l.server.shutting
+	}
+	if answer != nil {
+		l.answer(slot, answer, isHead, reasonAnswered)
+		return
+	}
+	c.transport = transportChunked
+	if !req.ProtoAtLeast(1, 1) {
+		c.transport = transportIdentity
+	}
+	l.count.answered(http.StatusOK)
+	l.scratch = appendStreamHead(l.scratch[:0], c.transport, l.dateLine())
+	if isHead {
+		l.send(slot, l.scratch)
+		l.finish(slot, reasonAnswered)
+		return
+	}
+	if text := l.server.welcome.text(req.RequestURI, uid); text != "" {
+		l.scratch = appendFrameHead(l.scratch, c.transport, len(text))
+		l.scratch = append(l.scratch, text...)
+		l.scratch = append(l.scratch, frameTail(c.transport)...)
+	}
+	l.startStream(slot, uid)
+	l.send(slot, l.scratch)
+}
+
+func (l *loop) startStream(slot uint32, uid string) {
+	c := &l.slots.conns[slot]
+	c.state = stateStream
+	l.users.add(l.slots.conns, slot, uid)
+	l.count.streams.Add(1)
+	if l.debug() {
+		l.log.Debug("connected", "uid", uid, "slot", slot)
+	}
+	if l.server.opts.MaxPerUID > 0 {
+		l.replaceOldest(slot)
+	}
+}
+
+// replaceOldest closes the oldest connections of a uid that has too many.
+func (l *loop) replaceOldest(slot uint32) {
+	n := 1
+	for next := l.slots.conns[slot].next; next != none; n++ {
+		old := next
+		next = l.slots.conns[old].next
+		if n >= l.server.opts.MaxPerUID {
+			l.finish(old, reasonReplaced)
+		}
+	}
+}
+
+// answer sends a whole response and ends the connection.
+func (l *loop) answer(slot uint32, a *answer, isHead bool, why reason) {
+	l.count.answered(a.code)
+	l.scratch = a.append(l.scratch[:0], l.dateLine(), isHead)
+	if l.send(slot, l.scratch) {
+		l.end(slot, why)
+	}
+}
+
+// finish ends a connection in an orderly way: what is queued goes out, a
+// stream gets its last chunk, then the write side is shut.
+func (l *loop) finish(slot uint32, why reason) {
+	c := &l.slots.conns[slot]
+	if c.firstFrag != 0 {
+		l.flushConn(slot)
+	}
+	if c.state == stateStream {
+		if last := streamEnd(c.transport); last != nil && !l.send(slot, last) {
+			return
+		}
+	}
+	l.end(slot, why)
+}
+
+// end waits until the last bytes are out.
+func (l *loop) end(slot uint32, why reason) {
+	c := &l.slots.conns[slot]
+	if c.state == stateClosed {
+		return
+	}
+	l.leave(slot)
+	c.reason = why
+	c.state = stateEnding
+	if c.pending == 0 {
+		l.linger(slot)
+	} else {
+		l.endTimes.add(l.now(), slot, c.gen)
+	}
+}
+
+// linger shuts the write side and waits for the client to close, so that a
+// reset does not overtake the last bytes (RFC 9112, section 9.6).
+func (l *loop) linger(slot uint32) {
+	c := &l.slots.conns[slot]
+	c.state = stateLinger
+	l.engine.closeWrite(slot)
+	l.lingerTimes.add(l.now(), slot, c.gen)
+}
+
+// leave takes a connection from the streams that messages reach.
+func (l *loop) leave(slot uint32) {
+	c := &l.slots.conns[slot]
+	switch c.state {
+	case stateStream:
+		if l.debug() {
+			l.log.Debug("disconnected", "uid", l.users.spell(c), "slot", slot)
+		}
+		l.users.remove(l.slots.conns, slot)
+		l.count.streams.Add(-1)
+	case stateHead:
+		delete(l.heads, slot)
+	}
+}
+
+// close ends a connection at once. What still waits for it is discarded.
+func (l *loop) close(slot uint32, why reason, reset bool) {
+	if l.slots.conns[slot].state == stateClosed {
+		return
+	}
+	l.settle(slot, why)
+	l.engine.close(slot, reset)
+}
+
+// settle ends all that a connection has, but for its socket and its slot.
+func (l *loop) settle(slot uint32, why reason) {
+	c := &l.slots.conns[slot]
+	l.leave(slot)
+	lost := discardClosing
+	if why == reasonSlow || why == reasonTotal {
+		lost = discardSlow
+	}
+	if c.firstFrag != 0 {
+		l.discardFrags(c.firstFrag, 0, lost)
+		c.firstFrag, c.lastFrag = 0, 0
+	}
+	if c.pending != 0 {
+		l.count.discarded[lost].add(uint64(l.pendings.all[c.pending-1].messages()))
+		l.pendings.put(c.pending - 1)
+		c.pending = 0
+	}
+	c.reason = why
+	c.state = stateClosed
+}
+
+// onClosed frees the slot of a connection whose socket is gone.
+func (l *loop) onClosed(slot uint32, err error) {
+	c := &l.slots.conns[slot]
+	why := c.reason // set where Halley ended it
+	switch c.state {
+	case stateHead, stateStream:
+		if why = reasonNormal; err != nil {
+			why = reasonReset
+		}
+		l.settle(slot, why)
+	case stateEnding, stateLinger:
+		l.settle(slot, why)
+	}
+	l.count.closed[why].add(1)
+	l.slots.put(slot)
+	l.count.open.Store(int64(l.slots.used))
+}
+
+// drainTicks is over how many ticks of the drain its streams are ended: the
+// last fifth is left for their last bytes.
+func (l *loop) drainTicks() int {
+	return max(1, int(l.server.opts.Drain*4/5/tickEvery))
+}
+
+// drainAtLeast streams are ended in one tick whatever the pace.
+const drainAtLeast = 256
+
+func (l *loop) startDrain() {
+	l.draining = true
+	l.drainAt = l.now() + l.server.opts.Drain
+	l.drainQuota = max(drainAtLeast, int(l.slots.fresh)/l.drainTicks()+1)
+	l.drain(l.now())
+}
+
+// drain ends some streams, spread over the time allowed so that the clients do
+// not all come back at once. The loop is drained when nothing is open.
+func (l *loop) drain(now time.Duration) {
+	if now >= l.drainAt {
+		for slot := range l.slots.fresh {
+			if s := l.slots.conns[slot].state; s != stateFree {
+				l.close(slot, reasonDrained, false)
+			}
+		}
+	}
+	for n := 0; n < l.drainQuota && l.drainCursor < l.slots.fresh; l.drainCursor++ {
+		if s := l.slots.conns[l.drainCursor].state; s == stateStream || s == stateHead {
+			l.finish(l.drainCursor, reasonDrained)
+			n++
+		}
+	}
+	if l.slots.used == 0 {
+		l.drained.Do(func() { close(l.isDrained) }) // told once, ticks go on
+	}
+}

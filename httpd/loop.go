@@ -1,0 +1,280 @@
+package httpd
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// maxTurnEntries is how many entries a turn takes before the sockets are
+	// looked after again.
+	maxTurnEntries = 8192
+	// maxFrags is how many frames a turn collects before it writes them.
+	maxFrags = 4096
+	// maxIgnoredBytes is what a client may send after its request head.
+	maxIgnoredBytes = 64 << 10
+	// lingerTimeout is how long a client may take to close after the last byte.
+	lingerTimeout = 2 * time.Second
+	// endTimeout is how long the last bytes may wait for a client to read them.
+	endTimeout = 10 * time.Second
+	// overTotalLogEvery is how often --max-pending-total may log.
+	overTotalLogEvery = time.Second
+	// overflowSlots are the slots beyond the limit of connections, in which a
+	// client is told that there is no room.
+	overflowSlots = 32
+)
+
+// loop is one goroutine and what it owns.
+type loop struct {
+	// Set once.
+	server  *Server
+	engine  engine
+	mailbox *mailbox
+	log     *slog.Logger
+	// Owned by the loop.
+	slots        slots
+	users        users
+	pendings     pendings
+	heads        map[uint32][]byte // incomplete request heads by slot
+	headTimes    deadlines
+	endTimes     deadlines
+	lingerTimes  deadlines
+	out          output
+	backlog      *part // taken from the mailbox, not yet worked on
+	done         []*part
+	targets      []uint32 // the connections that a message is for
+	scratch      []byte
+	date         []byte // the Date header line of this second
+	dateAt       int64
+	start        time.Time
+	drainAt      time.Duration // on the loop's clock; when the drain must be over
+	draining     bool
+	drainCursor  uint32
+	drainQuota   int // streams ended in a tick
+	drained      sync.Once
+	isDrained    chan struct{}
+	overTotalLog time.Duration
+	// Written by the loop, read by anyone.
+	count counters
+}
+
+func newLoop(s *Server, e engine) *loop {
+	l := &loop{
+		server:      s,
+		engine:      e,
+		log:         s.log,
+		slots:       newSlots(s.maxOpen + overflowSlots),
+		users:       newUsers(),
+		heads:       map[uint32][]byte{},
+		headTimes:   deadlines{after: s.opts.HeadTimeout},
+		endTimes:    deadlines{after: endTimeout},
+		lingerTimes: deadlines{after: lingerTimeout},
+		out:         newOutput(),
+		start:       time.Now(),
+		isDrained:   make(chan struct{}),
+	}
+	l.mailbox = newMailbox(s.opts.MailboxBytes, s.opts.MailboxEntries)
+	l.mailbox.wake = e.wake
+	return l
+}
+
+func (l *loop) run(up func([]net.Addr)) error {
+	err := l.engine.run(l, up)
+	l.mailbox.close()
+	l.discardBacklog()
+	return err
+}
+
+// now is the loop's clock.
+func (l *loop) now() time.Duration { return time.Since(l.start) }
+
+// onWake works on what the mailbox has: the messages of a turn are collected
+// by connection, written, and only then given back to their feed.
+func (l *loop) onWake() {
+	if l.server.closing.Load() && !l.draining {
+		l.startDrain()
+	}
+	entries := 0
+	for entries < maxTurnEntries {
+		if l.backlog == nil {
+			if l.backlog = l.mailbox.take(); l.backlog == nil {
+				break
+			}
+		}
+		p := l.backlog
+		l.backlog = p.next
+		for i := range p.entries {
+			l.perform(&p.entries[i])
+		}
+		entries += len(p.entries)
+		l.done = append(l.done, p)
+	}
+	l.flushTurn()
+	for i, p := range l.done {
+		l.mailbox.release(p.bytes, int64(len(p.entries)))
+		l.server.finish(p.of)
+		l.done[i] = nil
+	}
+	l.done = l.done[:0]
+	l.count.pendingBytes.Store(l.pendings.bytes)
+	if l.backlog != nil {
+		l.engine.wake()
+	}
+}
+
+// perform does what one entry asks. Its slices stay valid until the end of the turn.
+func (l *loop) perform(e *entry) {
+	switch e.kind {
+	case kindMessage:
+		n := l.deliver(e.id, e.name, e.body)
+		if e.reply != nil {
+			e.reply(n)
+		}
+	case kindAll:
+		l.deliverAll(e.body)
+	case kindClose:
+		l.closeUser(e.id, e.name, e.body)
+	}
+}
+
+// deliver hands body to every connection of a uid and returns their number.
+func (l *loop) deliver(id int64, name, body []byte) int {
+	slot := l.users.find(id, name)
+	if slot == none {
+		l.discardUnknown(1)
+		return 0
+	}
+	if !l.fits(body) {
+		return 0
+	}
+	if l.slots.conns[slot].next == none {
+		l.queue(slot, body)
+		return 1
+	}
+	// Queueing may close connections, and so change the list.
+	l.targets = l.targets[:0]
+	for ; slot != none; slot = l.slots.conns[slot].next {
+		l.targets = append(l.targets, slot)
+	}
+	for _, slot := range l.targets {
+		l.queue(slot, body)
+	}
+	l.count.copied.add(uint64(len(l.targets) - 1))
+	return len(l.targets)
+}
+
+func (l *loop) deliverAll(body []byte) {
+	if l.count.streams.Load() == 0 {
+		l.discardUnknown(1)
+		return
+	}
+	if !l.fits(body) {
+		return
+	}
+	n := uint64(0)
+	for slot := range l.slots.fresh {
+		if l.slots.conns[slot].state == stateStream {
+			l.queue(slot, body)
+			n++
+		}
+	}
+	l.count.copied.add(n - 1) // no stream ends before the first is queued
+}
+
+// discardUnknown counts messages that found no connection of their uid.
+func (l *loop) discardUnknown(n uint64) {
+	if l.draining {
+		l.count.discarded[discardClosing].add(n)
+	} else {
+		l.count.discarded[discardNotConnected].add(n)
+	}
+}
+
+// fits refuses a message that no budget could hold.
+func (l *loop) fits(body []byte) bool {
+	if int64(len(body)) <= l.server.maxPendingTotal {
+		return true
+	}
+	l.count.discarded[discardTooBig].add(1)
+	return false
+}
+
+func (l *loop) closeUser(id int64, name, why []byte) {
+	for slot := l.users.find(id, name); slot != none; {
+		next := l.slots.conns[slot].next
+		if l.debug() {
+			l.log.Debug("connection is closed on request", "uid", l.users.spell(&l.slots.conns[slot]), "reason", string(why))
+		}
+		l.finish(slot, reasonKicked)
+		slot = next
+	}
+}
+
+// discardBacklog ends what reached a loop that no longer runs.
+func (l *loop) discardBacklog() {
+	for p := l.backlog; p != nil; {
+		next := p.next
+		l.discardPart(p)
+		p = next
+	}
+	l.backlog = nil
+	for p := l.mailbox.take(); p != nil; {
+		next := p.next
+		l.discardPart(p)
+		p = next
+	}
+}
+
+func (l *loop) discardPart(p *part) {
+	l.count.discarded[discardClosing].add(p.messages())
+	for i := range p.entries {
+		if reply := p.entries[i].reply; reply != nil {
+			reply(0)
+		}
+	}
+	l.mailbox.release(p.bytes, int64(len(p.entries)))
+	l.server.finish(p.of)
+}
+
+// onTick looks after what waits for time.
+func (l *loop) onTick() {
+	now := l.now()
+	l.expire(now, &l.headTimes, stateHead, func(slot uint32) {
+		l.answer(slot, l.server.headTooLate, false, reasonTimeout)
+	})
+	l.expire(now, &l.endTimes, stateEnding, func(slot uint32) { l.close(slot, reasonSlow, true) })
+	l.expire(now, &l.lingerTimes, stateLinger, func(slot uint32) { l.close(slot, l.slots.conns[slot].reason, false) })
+	if l.draining {
+		l.drain(now)
+	}
+	l.count.pendingBytes.Store(l.pendings.bytes)
+	l.count.users.Store(int64(l.users.count()))
+}
+
+// debug guards what is logged of single connections.
+func (l *loop) debug() bool { return l.log.Enabled(context.Background(), slog.LevelDebug) }
+
+// expire calls f for the connections that are still in state when their time is up.
+func (l *loop) expire(now time.Duration, times *deadlines, in state, f func(slot uint32)) {
+	for {
+		d, ok := times.expired(now)
+		if !ok {
+			return
+		}
+		if c := &l.slots.conns[d.slot]; c.gen == d.gen && c.state == in {
+			f(d.slot)
+		}
+	}
+}
+
+// dateLine is the Date header of now.
+func (l *loop) dateLine() []byte {
+	if now := time.Now(); now.Unix() != l.dateAt {
+		l.dateAt = now.Unix()
+		l.date = appendDate(l.date[:0], now)
+	}
+	return l.date
+}

@@ -1,0 +1,145 @@
+package httpd
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+)
+
+// SlowPolicy says what becomes of a client that does not read fast enough.
+type SlowPolicy string
+
+const (
+	// SlowClose resets the connection: the client notices and comes back.
+	SlowClose SlowPolicy = "close"
+	// SlowDrop discards whole messages until the client has caught up.
+	SlowDrop SlowPolicy = "drop"
+)
+
+// UIDPolicy says which uids a URL may name.
+type UIDPolicy string
+
+const (
+	// UIDsAny takes integers and binaries.
+	UIDsAny UIDPolicy = "any"
+	// UIDsInteger takes integers only, as the C node did.
+	UIDsInteger UIDPolicy = "integer"
+)
+
+// DefaultMaxConnections is the number of slots: 17 source addresses of 65,536
+// ports each, the size of the articles' test.
+const DefaultMaxConnections = 17 * 65536
+
+// Options configures a Server. Each field names the flag that sets it.
+type Options struct {
+	// Listen has the addresses of the front (--listen), "host:port"; port 0
+	// takes any free one.
+	Listen []string
+	// Path is the stream's URL (--path); it has {uid} as a whole segment.
+	Path string
+	// UIDs and MaxUID limit who may connect (--uids, --max-uid). MaxUID 0: no limit.
+	UIDs   UIDPolicy
+	MaxUID int64
+	// Welcome is the template of the first chunk (--welcome): {url} and {uid}
+	// are replaced, HTML-escaped. Empty: no welcome.
+	Welcome string
+	// MaxConnections is the number of slots (--max-connections). A slot costs
+	// 64 bytes of address space at once and of memory when first used.
+	MaxConnections int
+	// MaxPerUID is how many connections a uid may have (--max-per-uid); one
+	// more closes the oldest. 0: no limit.
+	MaxPerUID int
+	// MaxPendingBytes may wait for one client that does not read
+	// (--max-pending); then Slow (--slow) decides. A message that finds
+	// nothing waiting is taken whole whatever its size.
+	MaxPendingBytes int
+	Slow            SlowPolicy
+	// MaxPendingTotalBytes may wait for all clients together
+	// (--max-pending-total); above it those with the most are closed. 0: a
+	// quarter of the machine's memory.
+	MaxPendingTotalBytes int64
+	// MailboxBytes and MailboxEntries bound what waits for a loop. One batch
+	// is always taken, so that a message larger than the mailbox passes.
+	MailboxBytes   int64
+	MailboxEntries int64
+	// MailboxWait is how long Feed.Flush waits for room before it discards.
+	MailboxWait time.Duration
+	// HeadTimeout and MaxHeadBytes bound the request head.
+	HeadTimeout  time.Duration
+	MaxHeadBytes int
+	// Drain is how long Shutdown may take (--drain).
+	Drain time.Duration
+	// KeepAlive is the idle time after which TCP asks whether a client is
+	// still there; a client that does not answer is closed after twice that.
+	KeepAlive time.Duration
+	Logger    *slog.Logger
+}
+
+// DefaultOptions returns what `halley serve` runs with when no flag is given.
+func DefaultOptions() Options {
+	return Options{
+		Listen:          []string{"127.0.0.1:8000"},
+		Path:            "/test/{uid}",
+		UIDs:            UIDsAny,
+		Welcome:         "Welcome, Url: '{url}' Id: {uid}\n",
+		MaxConnections:  DefaultMaxConnections,
+		MaxPendingBytes: 64 << 10,
+		Slow:            SlowClose,
+		MailboxBytes:    8 << 20,
+		MailboxEntries:  64 << 10,
+		MailboxWait:     30 * time.Second,
+		HeadTimeout:     10 * time.Second,
+		MaxHeadBytes:    8 << 10,
+		Drain:           10 * time.Second,
+		KeepAlive:       45 * time.Second,
+		Logger:          slog.Default(),
+	}
+}
+
+// Validate returns every mistake at once, each with the flag the operator typed.
+func (o *Options) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if len(o.Listen) == 0 {
+		bad("--listen must name at least one address, such as 127.0.0.1:8000")
+	}
+	for _, addr := range o.Listen {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			bad("--listen %q must be host:port, such as 127.0.0.1:8000 or [::1]:8000", addr)
+		}
+	}
+	if _, err := parsePath(o.Path); err != nil {
+		bad("--path %q %w", o.Path, err)
+	}
+	if o.UIDs != UIDsAny && o.UIDs != UIDsInteger {
+		bad("--uids %q must be any or integer", o.UIDs)
+	}
+	if o.MaxUID < 0 {
+		bad("--max-uid %d must be 0 (no limit) or more", o.MaxUID)
+	}
+	if o.MaxConnections < 1 || o.MaxConnections > maxSlots {
+		bad("--max-connections %d must be from 1 to %d", o.MaxConnections, maxSlots)
+	}
+	if o.MaxPerUID < 0 {
+		bad("--max-per-uid %d must be 0 (no limit) or more", o.MaxPerUID)
+	}
+	if o.MaxPendingBytes < 1 || o.MaxPendingBytes > maxMessage {
+		bad("--max-pending %d must be from 1 byte to %d", o.MaxPendingBytes, maxMessage)
+	}
+	if o.Slow != SlowClose && o.Slow != SlowDrop {
+		bad("--slow %q must be close or drop", o.Slow)
+	}
+	if o.MaxPendingTotalBytes < 0 {
+		bad("--max-pending-total %d must be 0 (a quarter of memory) or more", o.MaxPendingTotalBytes)
+	}
+	if strings.Contains(o.Welcome, "{id}") {
+		bad("--welcome knows {url} and {uid}, not {id}")
+	}
+	if o.Drain < 0 {
+		bad("--drain %s must be 0 or more", o.Drain)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,117 @@
+package httpd
+
+import "time"
+
+const (
+	// maxSlots keeps slot numbers, and the slots beyond MaxConnections that
+	// only answer 503, below 2^27.
+	maxSlots = 1 << 26
+	// none is "no slot" in the lists that go through the array.
+	none = ^uint32(0)
+)
+
+// state is where a connection is in its life.
+type state uint8
+
+const (
+	stateFree   state = iota
+	stateHead         // waits for its request head
+	stateStream       // receives messages
+	stateEnding       // has its last bytes pending; then the write side is shut
+	stateLinger       // the write side is shut; waits for the client to close
+	stateClosed       // the engine was told to close it; waits for its word
+)
+
+// conn is a connection in its slot. 64 bytes, a cache line, and no pointer:
+// at a million connections 8 bytes more are 8 MB, and a pointer would make the
+// collector read the whole array. All fields are owned by the loop.
+type conn struct {
+	gen       uint32 // raised when the slot is freed: stale names of it miss
+	state     state
+	transport transport
+	named     bool   // uid is an index into users.named
+	refused   bool   // beyond the limit of connections: is only answered
+	uid       uint64 // the integer uid, or the index of a binary one
+	next      uint32 // the uid's connections, newest first; in a free slot the free list
+	prev      uint32
+	opened    uint32 // seconds since the loop started
+	ignored   uint32 // bytes read after the request head
+	pending   uint32 // 1 + index into the loop's pendings; 0: nothing waits
+	firstFrag uint32 // 1 + index into the turn's frags; 0: none
+	lastFrag  uint32
+	reason    reason // why it ends; set once, with state
+	bytes     uint64 // written to its socket
+}
+
+// slots is the preallocated array. Slots are given out from the lowest unused
+// one, and freed ones first, so that only pages in use become resident.
+type slots struct {
+	conns []conn
+	free  uint32 // first of the freed slots
+	fresh uint32 // slots from here on were never used
+	used  int
+}
+
+func newSlots(n int) slots { return slots{conns: make([]conn, n), free: none} }
+
+// take returns a slot in stateHead, or false if all are in use.
+func (s *slots) take() (uint32, bool) {
+	slot := s.free
+	switch {
+	case slot != none:
+		s.free = s.conns[slot].next
+	case int(s.fresh) < len(s.conns):
+		slot = s.fresh
+		s.fresh++
+	default:
+		return none, false
+	}
+	c := &s.conns[slot]
+	*c = conn{gen: c.gen, state: stateHead, next: none, prev: none}
+	s.used++
+	return slot, true
+}
+
+// put frees a slot and raises its generation.
+func (s *slots) put(slot uint32) {
+	c := &s.conns[slot]
+	*c = conn{gen: c.gen + 1, next: s.free}
+	s.free = slot
+	s.used--
+}
+
+// deadlines is a queue of connections with one and the same time allowed, so
+// that the order of entry is the order of expiry. Entries of connections that
+// got on in time are found stale when they come up.
+type deadlines struct {
+	after time.Duration
+	queue []deadline
+	head  int
+}
+
+type deadline struct {
+	at   time.Duration // on the loop's clock
+	slot uint32
+	gen  uint32
+}
+
+func (d *deadlines) add(now time.Duration, slot, gen uint32) {
+	if d.head > 1024 && d.head > len(d.queue)/2 {
+		n := copy(d.queue, d.queue[d.head:])
+		d.queue, d.head = d.queue[:n], 0
+	}
+	d.queue = append(d.queue, deadline{now + d.after, slot, gen})
+}
+
+// expired returns the next entry whose time has come.
+func (d *deadlines) expired(now time.Duration) (deadline, bool) {
+	if d.head == len(d.queue) {
+		d.queue, d.head = d.queue[:0], 0
+		return deadline{}, false
+	}
+	if e := d.queue[d.head]; e.at <= now {
+		d.head++
+		return e, true
+	}
+	return deadline{}, false
+}

@@ -1,0 +1,38 @@
+//go:build unix && !linux
+
+package httpd
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// setSocketOptions turns Nagle's algorithm off and keep-alive, with the
+// system's times, on.
+func setSocketOptions(fd int, _ time.Duration) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+}
+
+// writeSocket writes as much of bufs as the socket takes at once.
+func writeSocket(fd int, bufs [][]byte) (int, error) {
+	total := 0
+	for _, b := range bufs {
+		for len(b) > 0 {
+			n, err := unix.Write(fd, b)
+			if err == unix.EINTR {
+				continue
+			}
+			if err == unix.EAGAIN {
+				return total, nil
+			}
+			if err != nil {
+				return total, err
+			}
+			total += n
+			b = b[n:]
+		}
+	}
+	return total, nil
+}
