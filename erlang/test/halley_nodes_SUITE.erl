@@ -293,7 +293,7 @@ bad_options(Config) ->
         {register, "httpd"},
         {nodes, 'halley@localhost'},
         {nodes, ["halley@localhost"]},
-        {discover, maybe},
+        {discover, sometimes},
         {router, 1}
     ]].
 

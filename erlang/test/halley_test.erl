@@ -89,8 +89,12 @@ do_start_node(Config, Name, Args) ->
     {Peer, Node}.
 
 do_stop_node({Peer, _}) ->
-    catch peer:stop(Peer),
-    ok.
+    try
+        peer:stop(Peer)
+    catch
+        %% It ended already, or was killed.
+        exit:_ -> ok
+    end.
 
 do_kill_node(Node = {Peer, _}) ->
     do_kill(do_on(Node, fun os:getpid/0)),
