@@ -164,35 +164,35 @@ check(Node, Pause, State0) ->
             State#state{pending = Pending#{Node => #check{ref = Ref, pause = Pause}}}
     end.
 
--spec ask(boolean(), {atom(), node()}) -> is_halley | {not_halley, term()}.
+-spec ask(boolean(), {atom(), node()}) -> is_halley | (Why :: term()).
 ask(Wanted, Dest = {_, Node}) ->
     Connected = Wanted andalso net_kernel:connect_node(Node) =:= true,
     case is_hidden(Node) of
         true -> ask(Dest);
         %% A visible node was configured by mistake: it cannot be Halley.
-        false when Connected -> {not_halley, not_hidden};
-        false -> {not_halley, not_connected}
+        false when Connected -> not_hidden;
+        false -> not_connected
     end.
 
--spec ask({atom(), node()}) -> is_halley | {not_halley, term()}.
+-spec ask({atom(), node()}) -> is_halley | (Why :: term()).
 ask(Dest) ->
     try gen_server:call(Dest, stats, ?ANSWER_MS) of
         Stats when is_map(Stats) -> is_halley;
-        Reply -> {not_halley, {bad_reply, Reply}}
+        Reply -> {bad_reply, Reply}
     catch
-        exit:{Reason, _} -> {not_halley, Reason}
+        exit:{Reason, _} -> Reason
     end.
 
 -spec checked(node(), term(), pos_integer(), state()) -> state().
 checked(Node, is_halley, _, State) ->
     add(Node, State);
-checked(Node, Result, Pause, State0) ->
+checked(Node, Why, Pause, State0) ->
     State = remove(Node, State0),
     Wanted = is_wanted(Node, State),
     %% Once per outage, and not for hidden nodes that nobody called Halley.
     _ = case Pause of
         ?MIN_PAUSE_MS when Wanted ->
-            ?LOG_WARNING("halley: ~ts does not answer (~tp), trying on", [Node, Result]);
+            ?LOG_WARNING("halley: ~ts does not answer (~tp), trying on", [Node, Why]);
         _ ->
             ok
     end,
