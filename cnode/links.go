@@ -1,0 +1,198 @@
+package cnode
+
+import (
+	"sync"
+
+	"github.com/ergo-services/ergo/etf"
+	"github.com/ergo-services/ergo/gen"
+)
+
+// Links and monitors that a peer asks for. Only ergo's own processes can have any;
+// everything else is dead and is answered so at once, with the pids and references
+// as they came. What the peer holds ends with the connection by itself: Erlang fires
+// noconnection on its side.
+
+const maxWatches = 1 << 16 // links and monitors of ergo's processes held by one peer
+
+// watches are what one peer holds of ergo's processes. ergo's table of monitors does
+// not forget those of a node that went down, and knows no number of words.
+type watches struct {
+	mu       sync.Mutex        // protects all fields
+	monitors map[etf.Ref]watch // by the peer's reference
+	links    map[linkPair]bool // by both ends
+	quiet    map[linkPair]bool // the peer is unlinking: nothing to tell it
+}
+
+type watch struct {
+	by    etf.Pid
+	words int // of the reference as it came: 3 from OTP 25, 5 from OTP 27
+}
+
+type linkPair struct{ local, remote etf.Pid }
+
+func newWatches() *watches {
+	return &watches{
+		monitors: make(map[etf.Ref]watch),
+		links:    make(map[linkPair]bool),
+		quiet:    make(map[linkPair]bool),
+	}
+}
+
+// knows is true for the pid of a living process of this start of ours.
+func (n *Node) knows(pid etf.Pid) bool {
+	return string(pid.Node) == n.o.Name && pid.Creation == n.creation && n.ergo.ProcessByPid(pid) != nil
+}
+
+// linked answers {1, From, To}.
+func (c *conn) linked(from, to []byte) bool {
+	remote, ok1 := pidOf(from)
+	local, ok2 := pidOf(to)
+	if !ok1 || !ok2 {
+		return false
+	}
+	pair := linkPair{local, remote}
+	c.watches.mu.Lock()
+	room := len(c.watches.links) < maxWatches
+	if room && c.n.knows(local) {
+		c.watches.links[pair] = true
+		c.watches.mu.Unlock()
+		c.router.RouteLink(remote, local) // ergo answers itself if the process has just died
+		return true
+	}
+	c.watches.mu.Unlock()
+	b := appendInt(appendTuple(nil, 3), opPayloadExit)
+	c.sendControl(appendAtom(nil, "noproc"), b, to, from)
+	return true
+}
+
+// unlinked answers {35, Id, From, To} with {36, Id, To, From}, always: until then the
+// peer's process takes the link for half alive. id is nil for the obsolete form.
+func (c *conn) unlinked(id, from, to []byte) bool {
+	remote, ok1 := pidOf(from)
+	local, ok2 := pidOf(to)
+	if !ok1 || !ok2 {
+		return false
+	}
+	if id != nil {
+		b := appendInt(appendTuple(nil, 4), opUnlinkIDAck)
+		c.sendControl(nil, b, id, to, from)
+	}
+	pair := linkPair{local, remote}
+	c.watches.mu.Lock()
+	held := c.watches.links[pair]
+	delete(c.watches.links, pair)
+	if held {
+		c.watches.quiet[pair] = true
+	}
+	c.watches.mu.Unlock()
+	if held {
+		// This way round ergo forgets both directions; it also calls our Unlink.
+		c.router.RouteUnlink(local, remote)
+		c.watches.mu.Lock()
+		delete(c.watches.quiet, pair)
+		c.watches.mu.Unlock()
+	}
+	return true
+}
+
+// monitored answers {19, From, ToPidOrName, Ref}. A name that is served is alive as
+// long as the node is: nothing to say and nothing to remember.
+func (c *conn) monitored(from, to, ref []byte) bool {
+	by, ok1 := pidOf(from)
+	r, words, ok2 := refOf(ref)
+	if !ok1 || !ok2 {
+		return false
+	}
+	name, isName := atomText(to)
+	local, isPid := pidOf(to)
+	if !isName && !isPid {
+		return false
+	}
+	alive := false
+	switch {
+	case isName && (string(name) == "net_kernel" || string(name) == c.n.o.Register && c.feed != nil):
+		return true
+	case isName:
+		alive = c.n.ergo.ProcessByName(string(name)) != nil
+	default:
+		alive = c.n.knows(local)
+	}
+	c.watches.mu.Lock()
+	if alive = alive && len(c.watches.monitors) < maxWatches; alive {
+		c.watches.monitors[r] = watch{by, words}
+	}
+	c.watches.mu.Unlock()
+	switch {
+	case !alive:
+		b := appendInt(appendTuple(nil, 4), opPayloadMonExit)
+		c.sendControl(appendAtom(nil, "noproc"), b, to, from, ref)
+	case isName:
+		c.router.RouteMonitorReg(by, gen.ProcessID{Name: string(name), Node: c.n.o.Name}, r)
+	default:
+		c.router.RouteMonitor(by, local, r)
+	}
+	return true
+}
+
+// demonitored takes {20, From, ToPidOrName, Ref}, which has no answer.
+func (c *conn) demonitored(from, ref []byte) bool {
+	by, ok1 := pidOf(from)
+	r, _, ok2 := refOf(ref)
+	if !ok1 || !ok2 {
+		return false
+	}
+	if c.watches.forget(r) != 0 {
+		c.router.RouteDemonitor(by, r)
+	}
+	return true
+}
+
+// exited takes {24, From, To}: a link of ours is broken.
+func (c *conn) exited(from, to, reason []byte) bool {
+	remote, ok1 := pidOf(from)
+	local, ok2 := pidOf(to)
+	if ok1 && ok2 && c.n.knows(local) {
+		c.watches.mu.Lock()
+		delete(c.watches.links, linkPair{local, remote})
+		c.watches.mu.Unlock()
+		c.router.RouteExit(local, remote, string(textOf(reason)))
+	}
+	return ok1 && ok2
+}
+
+// monitorFired takes {28, PidOrName, To, Ref}: what a process of ours monitors is down.
+func (c *conn) monitorFired(down, ref, reason []byte) bool {
+	r, _, ok := refOf(ref)
+	if !ok {
+		return false
+	}
+	if name, ok := atomText(down); ok {
+		c.router.RouteMonitorExitReg(gen.ProcessID{Name: string(name), Node: c.peer}, string(textOf(reason)), r)
+		return true
+	}
+	pid, ok := pidOf(down)
+	if ok {
+		c.router.RouteMonitorExit(pid, string(textOf(reason)), r)
+	}
+	return ok
+}
+
+// forget drops the monitor r and gives its number of words, 0 if there is none.
+func (w *watches) forget(r etf.Ref) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m := w.monitors[r]
+	delete(w.monitors, r)
+	return m.words
+}
+
+// end drops what the peer holds, after its connection has ended.
+func (w *watches) end(forget func(by etf.Pid, r etf.Ref) error) {
+	w.mu.Lock()
+	monitors := w.monitors
+	w.monitors, w.links = nil, nil
+	w.mu.Unlock()
+	for r, m := range monitors {
+		forget(m.by, r)
+	}
+}

@@ -1,0 +1,104 @@
+package cnode
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// The functions here read terms that skip has accepted; on those they cannot run
+// out of bytes. A term is the slice from its tag to its last byte.
+
+// next cuts the first term off b.
+func next(b []byte) (term, rest []byte) {
+	n := skip(b, noTermsLimit)
+	return b[:n:n], b[n:]
+}
+
+// atomText is the name of an atom.
+func atomText(term []byte) (text []byte, ok bool) {
+	switch term[0] {
+	case tagSmallAtomU8, tagSmallAtom:
+		return term[2:], true
+	case tagAtomUTF8, tagAtom:
+		return term[3:], true
+	}
+	return nil, false
+}
+
+// isAtom compares without a conversion that would allocate.
+func isAtom(term []byte, name string) bool {
+	text, ok := atomText(term)
+	return ok && string(text) == name
+}
+
+// tupleOf gives the arity of a tuple, -1 for another term, and its elements.
+func tupleOf(term []byte) (arity int, elements []byte) {
+	switch term[0] {
+	case tagSmallTuple:
+		return int(term[1]), term[2:]
+	case tagLargeTuple:
+		return int(binary.BigEndian.Uint32(term[1:])), term[5:]
+	}
+	return -1, nil
+}
+
+// integer reads the integers that fit 64 bits.
+func integer(term []byte) (v int64, ok bool) {
+	switch term[0] {
+	case tagSmallInt:
+		return int64(term[1]), true
+	case tagInt:
+		return int64(int32(binary.BigEndian.Uint32(term[1:]))), true
+	case tagSmallBig:
+		u, ok := magnitude(term)
+		switch {
+		case !ok:
+		case term[2] == 0 && u <= math.MaxInt64:
+			return int64(u), true
+		case term[2] != 0 && u <= math.MaxInt64:
+			return -int64(u), true
+		case term[2] != 0 && u == 1<<63:
+			return math.MinInt64, true
+		}
+	}
+	return 0, false
+}
+
+// magnitude is the absolute value of a SMALL_BIG_EXT, if it fits 64 bits: its digits
+// are bytes, the lowest first.
+func magnitude(term []byte) (u uint64, ok bool) {
+	digits := term[3:]
+	for len(digits) > 8 {
+		if digits[len(digits)-1] != 0 {
+			return 0, false
+		}
+		digits = digits[:len(digits)-1]
+	}
+	for i, d := range digits {
+		u |= uint64(d) << (8 * i)
+	}
+	return u, true
+}
+
+const maxUIDBytes = 255
+
+// uidOf reads a uid: an integer from 1 to 2^63-1, or a binary of 1 to 255 bytes.
+func uidOf(term []byte) (id int64, name []byte, ok bool) {
+	if term[0] == tagBinary {
+		name = binaryOf(term)
+		return 0, name, len(name) >= 1 && len(name) <= maxUIDBytes
+	}
+	id, ok = integer(term)
+	return id, nil, ok && id > 0
+}
+
+// binaryOf is the contents of a binary. Its capacity ends with it, so that an append
+// cannot write into the block.
+func binaryOf(term []byte) []byte {
+	return term[5:len(term):len(term)]
+}
+
+// isPid is true for the form of pid that the flags we offer allow.
+func isPid(term []byte) bool {
+	return term[0] == tagNewPid
+}
