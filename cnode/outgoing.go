@@ -47,7 +47,7 @@ func (c *conn) Send(from gen.Process, to etf.Pid, message etf.Term) error {
 	return c.sendTerm(appendPid(b, to), message)
 }
 
-// SendReg is {6, From, ”, Name} and the message.
+// SendReg is {6, From, Unused, Name} and the message.
 func (c *conn) SendReg(from gen.Process, to gen.ProcessID, message etf.Term) error {
 	b := appendPid(appendInt(appendTuple(nil, 4), opRegSend), from.Self())
 	return c.sendTerm(appendAtom(appendAtom(b, ""), to.Name), message)
