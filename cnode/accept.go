@@ -111,8 +111,8 @@ func (n *Node) welcome(c net.Conn) {
 }
 
 // adopt makes an authenticated socket the connection to its peer. ack is the
-// acceptor's last message: it is sent when the peer's old connection, if any, is
-// forgotten, for then the peer may begin.
+// acceptor's last message, after which the peer may begin: the new connection sends
+// it when the peer's old one, if any, is forgotten and it stands in its place itself.
 func (n *Node) adopt(sock net.Conn, info peerInfo, ack []byte) error {
 	old, err := n.registry.take(info.name, info.replaces)
 	if err != nil {
@@ -129,14 +129,7 @@ func (n *Node) adopt(sock net.Conn, info peerInfo, ack []byte) error {
 			return errors.New("the peer's old connection does not end; it will try again")
 		}
 	}
-	if ack != nil {
-		err = writeHello(sock, ack)
-	}
-	if err == nil {
-		sock.SetDeadline(time.Time{})
-		err = n.enter(newConn(n, sock, info))
-	}
-	if err != nil {
+	if err := n.enter(newConn(n, sock, info, ack)); err != nil {
 		n.registry.drop(info.name)
 		return fmt.Errorf("take over the connection: %w", err)
 	}

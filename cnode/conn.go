@@ -29,6 +29,7 @@ type conn struct {
 	peer    string
 	info    peerInfo
 	sock    net.Conn
+	ack     []byte // the handshake's last message, if it is ours to send
 	w       *writer
 	watches *watches
 	hotTail string        // see hotMessage
@@ -61,12 +62,13 @@ const (
 	connAbandoned
 )
 
-func newConn(n *Node, sock net.Conn, info peerInfo) *conn {
+func newConn(n *Node, sock net.Conn, info peerInfo, ack []byte) *conn {
 	c := &conn{
 		n:       n,
 		peer:    info.name,
 		info:    info,
 		sock:    sock,
+		ack:     ack,
 		w:       newWriter(sock, &n.counters, n.o.NetTickTime),
 		watches: newWatches(),
 		silence: n.o.NetTickTime + n.o.NetTickTime/4,
@@ -111,10 +113,14 @@ func (c *conn) serve(router node.CoreRouter) {
 	c.router = router
 	again, err := c.n.registry.connect(c)
 	close(c.serving)
+	if err == nil && c.ack != nil {
+		err = writeHello(c.sock, c.ack) // within the handshake's deadline
+	}
 	if err != nil {
-		c.sock.Close()
+		c.end(endSocket, err)
 		return
 	}
+	c.sock.SetDeadline(time.Time{})
 	c.n.counters.handshakesOK.Add(1)
 	if again {
 		c.n.counters.reconnects.Add(1)

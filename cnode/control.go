@@ -175,6 +175,11 @@ func (c *conn) reason(message []byte) []byte {
 	return message
 }
 
+// serves is true for the names that answer although no process has them.
+func (c *conn) serves(name string) bool {
+	return name == "net_kernel" || name == "rex" || name == c.n.o.Register && c.feed != nil
+}
+
 // named delivers to a registered name: ours, those that every Erlang node has, and
 // those of ergo's processes.
 func (c *conn) named(from []byte, name string, message []byte) {

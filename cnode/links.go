@@ -110,7 +110,7 @@ func (c *conn) monitored(from, to, ref []byte) bool {
 	}
 	alive := false
 	switch {
-	case isName && (string(name) == "net_kernel" || string(name) == c.n.o.Register && c.feed != nil):
+	case isName && c.serves(string(name)):
 		return true
 	case isName:
 		alive = c.n.ergo.ProcessByName(string(name)) != nil

@@ -123,7 +123,7 @@ func bareNode(t testing.TB) *Node {
 
 // bareConn reads pieces as if from a peer; what it answers stays in its writer.
 func bareConn(n *Node, feed Feed, pieces ...[]byte) *conn {
-	c := newConn(n, &pipeConn{pieces: pieces}, peerInfo{name: "e@localhost", flags: ourFlags, creation: 5})
+	c := newConn(n, &pipeConn{pieces: pieces}, peerInfo{name: "e@localhost", flags: ourFlags, creation: 5}, nil)
 	c.router, c.feed = n.ergoRouter, feed
 	return c
 }
