@@ -24,8 +24,8 @@
 // pages that were used. It holds no Go pointer, so the collector never reads it.
 // An idle connection costs its slot, an entry in the table of users and what
 // the engine and the kernel keep. Pending bytes exist only for a client that
-// does not read: at most Options.MaxPendingBytes, or one message where that is
-// larger, and Options.MaxPendingTotalBytes for all.
+// does not read: at most Options.MaxPendingBytes and the message that is being
+// written, and Options.MaxPendingTotalBytes for all.
 //
 // # The ledger
 //

@@ -23,8 +23,10 @@ import (
 //     read a socket that it owes bytes, and does not tell when it owes none. So
 //     it is never given any: write writes to the socket itself, and what did
 //     not fit is tried again in short, growing steps (retry).
-//   - It wakes connections only, not a loop. So there is one connection of our
-//     own, over a Unix socket, that is woken for the loop (control).
+//   - It wakes connections only, not a loop, and a Wake that comes while it
+//     empties its queue of wakes is found only when its poll times out, after
+//     100 ms. So there is one connection of our own, over a Unix socket: a byte
+//     written to it wakes the loop (control).
 //   - It closes a connection that has something to write only when it can. So
 //     close shuts the socket, whose end evio then finds.
 //   - It ends when accept fails, at the limit of descriptors for one. So the
@@ -39,14 +41,17 @@ type evioEngine struct {
 	handler   engineHandler
 	up        func([]net.Addr)
 	// Written by anyone.
-	control   atomic.Pointer[evio.Conn]
+	control   atomic.Pointer[net.UnixConn] // our end of it
+	awake     atomic.Bool                  // a byte is on its way through it
 	stopping  atomic.Bool
 	tickDue   atomic.Bool
 	retryDue  atomic.Bool
 	tickTimer *time.Timer
 	// Owned by the loop.
-	fds        []int32  // by slot; -1: none
-	slots      []uint32 // by descriptor
+	controlled evio.Conn // the loop's end of control
+	fds        []int32   // by slot; -1: none
+	slots      []uint32  // by descriptor
+	writer     socketWriter
 	retries    map[uint32]retry
 	retryTimer *time.Timer
 	retryAt    time.Time // when the timer fires; zero: not set
@@ -97,7 +102,6 @@ func (e *evioEngine) serve() error {
 	}
 	defer os.RemoveAll(dir)
 	socket := filepath.Join(dir, "control")
-	var mine net.Conn
 	var dialErr error
 	events := evio.Events{
 		NumLoops: 1,
@@ -106,7 +110,7 @@ func (e *evioEngine) serve() error {
 			for i, addr := range addrs {
 				e.listen[i] = addr.String() // the same port, should evio be started again
 			}
-			if mine, dialErr = net.Dial("unix", socket); dialErr != nil {
+			if dialErr = e.openControl(socket); dialErr != nil {
 				return evio.Shutdown
 			}
 			if e.up != nil {
@@ -124,19 +128,34 @@ func (e *evioEngine) serve() error {
 		addrs = append(addrs, "tcp://"+addr)
 	}
 	err = evio.Serve(events, append(addrs, "unix://"+socket)...)
-	e.control.Store(nil)
-	if mine != nil {
-		mine.Close()
+	if c := e.control.Swap(nil); c != nil {
+		c.Close()
 	}
+	e.controlled = nil
 	if err = errors.Join(err, dialErr); err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	return nil
 }
 
+// openControl connects our end of control.
+func (e *evioEngine) openControl(socket string) error {
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("connect the control socket: %w", err)
+	}
+	e.control.Store(c)
+	e.awake.Store(false)
+	e.wake() // there may be work since before it was there
+	return nil
+}
+
+// wakeByte is what goes through control; its value says nothing.
+var wakeByte = []byte{0}
+
 func (e *evioEngine) wake() {
-	if c := e.control.Load(); c != nil {
-		(*c).Wake()
+	if c := e.control.Load(); c != nil && !e.awake.Swap(true) {
+		_, _ = c.Write(wakeByte) // it fails only when the loop is gone
 	}
 }
 
@@ -166,15 +185,13 @@ func (e *evioEngine) opened(c evio.Conn) ([]byte, evio.Options, evio.Action) {
 	return nil, options, evio.None
 }
 
-// openedControl takes our own connection; anyone else's is closed. There may
-// be work since before it was there.
+// openedControl takes our own connection; anyone else's is closed.
 func (e *evioEngine) openedControl(c evio.Conn) evio.Action {
-	if e.control.Load() != nil {
+	if e.controlled != nil {
 		return evio.Close
 	}
 	e.bind(none, descriptor(c))
-	e.control.Store(&c)
-	c.Wake()
+	e.controlled = c
 	return evio.None
 }
 
@@ -199,14 +216,21 @@ func (e *evioEngine) bind(slot uint32, fd int) {
 }
 
 func (e *evioEngine) data(c evio.Conn, in []byte) ([]byte, evio.Action) {
-	if in != nil {
-		if slot := e.slots[descriptor(c)]; slot != none {
-			e.handler.onRead(slot, in)
-		}
-		return nil, evio.None
+	if c == e.controlled {
+		return nil, e.woken()
 	}
+	if slot := e.slots[descriptor(c)]; slot != none {
+		e.handler.onRead(slot, in)
+	}
+	return nil, evio.None
+}
+
+// woken does what the loop was woken for. What comes after awake is cleared
+// wakes it again.
+func (e *evioEngine) woken() evio.Action {
+	e.awake.Store(false)
 	if e.stopping.Load() {
-		return nil, evio.Shutdown
+		return evio.Shutdown
 	}
 	if e.tickDue.Swap(false) {
 		e.handler.onTick()
@@ -215,7 +239,7 @@ func (e *evioEngine) data(c evio.Conn, in []byte) ([]byte, evio.Action) {
 		e.retryWrites()
 	}
 	e.handler.onWake()
-	return nil, evio.None
+	return evio.None
 }
 
 // closed is called by evio when the descriptor is closed already.
@@ -232,7 +256,7 @@ func (e *evioEngine) closed(c evio.Conn, err error) evio.Action {
 }
 
 func (e *evioEngine) write(slot uint32, bufs [][]byte) (int, error) {
-	n, err := writeSocket(int(e.fds[slot]), bufs)
+	n, err := e.writer.write(int(e.fds[slot]), bufs)
 	if n > 0 {
 		e.progress = true
 	}

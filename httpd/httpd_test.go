@@ -102,10 +102,10 @@ func (st *stream) want(text string) {
 	st.t.Helper()
 	buf := make([]byte, len(text))
 	if _, err := io.ReadFull(st.body, buf); err != nil {
-		st.t.Fatalf("want %q: %v after %q", text, err, strings.TrimRight(string(buf), "\x00"))
+		st.t.Fatalf("want %.40q: %v after %.40q", text, err, strings.TrimRight(string(buf), "\x00"))
 	}
 	if string(buf) != text {
-		st.t.Fatalf("want %q, got %q", text, buf)
+		st.t.Fatalf("want %.40q, got %.40q", text, buf)
 	}
 }
 

@@ -94,9 +94,6 @@ func (l *loop) now() time.Duration { return time.Since(l.start) }
 // onWake works on what the mailbox has: the messages of a turn are collected
 // by connection, written, and only then given back to their feed.
 func (l *loop) onWake() {
-	if l.server.closing.Load() && !l.draining {
-		l.startDrain()
-	}
 	entries := 0
 	for entries < maxTurnEntries {
 		if l.backlog == nil {
@@ -120,8 +117,11 @@ func (l *loop) onWake() {
 	}
 	l.done = l.done[:0]
 	l.count.pendingBytes.Store(l.pendings.bytes)
-	if l.backlog != nil {
+	switch {
+	case l.backlog != nil:
 		l.engine.wake()
+	case l.server.closing.Load() && !l.draining:
+		l.startDrain() // after what had come before
 	}
 }
 

@@ -53,8 +53,8 @@ type Options struct {
 	// more closes the oldest. 0: no limit.
 	MaxPerUID int
 	// MaxPendingBytes may wait for one client that does not read
-	// (--max-pending); then Slow (--slow) decides. A message that finds
-	// nothing waiting is taken whole whatever its size.
+	// (--max-pending), behind the message that is being written, which is
+	// taken whole whatever its size; then Slow (--slow) decides.
 	MaxPendingBytes int
 	Slow            SlowPolicy
 	// MaxPendingTotalBytes may wait for all clients together

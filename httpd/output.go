@@ -210,8 +210,9 @@ func (l *loop) discardFrags(i uint32, skip int, why discard) {
 }
 
 // appendPending puts a message, or control bytes that are none, behind what
-// waits for a connection. A message that finds something waiting and would
-// pass the limit meets the policy for slow clients.
+// waits for a connection. The policy for slow clients is met when more than
+// the limit would wait behind the message that is being written: a client is
+// not slow because one message is large.
 func (l *loop) appendPending(slot uint32, body, control []byte) {
 	c := &l.slots.conns[slot]
 	p := l.pendings.all[c.pending-1]
@@ -222,7 +223,7 @@ func (l *loop) appendPending(slot uint32, body, control []byte) {
 		return
 	}
 	size := frameSize(c.transport, len(body))
-	if waits := p.bytes(); waits > 0 && waits+size > l.server.opts.MaxPendingBytes {
+	if p.bytes() > 0 && p.behind()+size > l.server.opts.MaxPendingBytes {
 		l.count.discarded[discardSlow].add(1)
 		if l.server.opts.Slow == SlowClose {
 			l.close(slot, reasonSlow, true)

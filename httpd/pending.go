@@ -24,6 +24,14 @@ const (
 
 func (p *pending) bytes() int { return len(p.buf) - p.sent }
 
+// behind is how many bytes wait behind the frame that is being written.
+func (p *pending) behind() int {
+	if p.first == len(p.sizes) {
+		return 0
+	}
+	return p.bytes() - int(p.sizes[p.first]&^noMessage)
+}
+
 // messages is how many messages wait, a partly written one included.
 func (p *pending) messages() int {
 	n := 0

@@ -125,4 +125,3 @@ func (s *Server) Close() {
 	}
 	s.running.Wait()
 }
-

@@ -2,6 +2,7 @@ package httpd
 
 import (
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,18 +21,16 @@ func setSocketOptions(fd int, keepAlive time.Duration) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 2*idle*1000)
 }
 
-// writeSocket writes as much of bufs as the socket takes at once.
-func writeSocket(fd int, bufs [][]byte) (int, error) {
+// socketWriter writes to sockets; it keeps the room for the system call's
+// argument.
+type socketWriter struct{ iov []unix.Iovec }
+
+// write writes as much of bufs as the socket takes at once.
+func (w *socketWriter) write(fd int, bufs [][]byte) (int, error) {
 	for {
-		var n int
-		var err error
-		if len(bufs) == 1 {
-			n, err = unix.Write(fd, bufs[0])
-		} else {
-			n, err = unix.Writev(fd, bufs)
-		}
+		n, err := w.writev(fd, bufs)
 		switch err {
-		case nil:
+		case 0:
 			return n, nil
 		case unix.EINTR:
 		case unix.EAGAIN:
@@ -40,4 +39,21 @@ func writeSocket(fd int, bufs [][]byte) (int, error) {
 			return 0, err
 		}
 	}
+}
+
+// writev is unix.Writev without its allocation for more than a few pieces.
+func (w *socketWriter) writev(fd int, bufs [][]byte) (int, unix.Errno) {
+	if len(bufs) == 1 {
+		n, _, err := unix.Syscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&bufs[0][0])), uintptr(len(bufs[0])))
+		return int(n), err
+	}
+	w.iov = w.iov[:0]
+	for _, b := range bufs {
+		v := unix.Iovec{Base: &b[0]}
+		v.SetLen(len(b))
+		w.iov = append(w.iov, v)
+	}
+	n, _, err := unix.Syscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(&w.iov[0])), uintptr(len(w.iov)))
+	clear(w.iov) // they point into a feed's block
+	return int(n), err
 }

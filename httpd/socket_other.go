@@ -15,8 +15,11 @@ func setSocketOptions(fd int, _ time.Duration) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 }
 
-// writeSocket writes as much of bufs as the socket takes at once.
-func writeSocket(fd int, bufs [][]byte) (int, error) {
+// socketWriter writes to sockets.
+type socketWriter struct{}
+
+// write writes as much of bufs as the socket takes at once.
+func (*socketWriter) write(fd int, bufs [][]byte) (int, error) {
 	total := 0
 	for _, b := range bufs {
 		for len(b) > 0 {

@@ -1,0 +1,133 @@
+package httpd
+
+import (
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+	"unsafe"
+
+	"pgregory.net/rapid"
+)
+
+func TestConn_Size(t *testing.T) {
+	if size := unsafe.Sizeof(conn{}); size > 64 {
+		t.Errorf("a slot has %d bytes, at most 64 are allowed", size)
+	}
+	for f := range reflect.TypeFor[conn]().Fields() {
+		switch f.Type.Kind() {
+		case reflect.Pointer, reflect.Slice, reflect.String, reflect.Map, reflect.Chan, reflect.Func, reflect.Interface:
+			t.Errorf("field %s is a %s: the collector would read the whole array", f.Name, f.Type.Kind())
+		}
+	}
+}
+
+func TestSlots_ReuseRaisesGeneration(t *testing.T) {
+	s := newSlots(2)
+	a, _ := s.take()
+	b, _ := s.take()
+	if _, ok := s.take(); ok {
+		t.Fatal("a third of two slots was given out")
+	}
+	gen := s.conns[a].gen
+	s.put(a)
+	again, ok := s.take()
+	if !ok || again != a || again == b {
+		t.Fatalf("slot %d, want the freed %d", again, a)
+	}
+	if s.conns[again].gen != gen+1 {
+		t.Errorf("generation %d, want %d", s.conns[again].gen, gen+1)
+	}
+	if s.used != 2 {
+		t.Errorf("used %d, want 2", s.used)
+	}
+}
+
+func TestDeadlines_InOrderAndOnce(t *testing.T) {
+	d := deadlines{after: time.Second}
+	for i := range uint32(5000) {
+		d.add(time.Duration(i)*time.Millisecond, i, 7)
+	}
+	for i := range uint32(5000) {
+		at := time.Second + time.Duration(i)*time.Millisecond
+		if _, ok := d.expired(at - 1); ok {
+			t.Fatalf("%d expired too early", i)
+		}
+		e, ok := d.expired(at)
+		if !ok || e.slot != i || e.gen != 7 {
+			t.Fatalf("got %+v, %v, want slot %d", e, ok, i)
+		}
+		if i%2 == 0 {
+			d.add(at, i, 8)
+			d.queue = d.queue[:len(d.queue)-1]
+		}
+	}
+}
+
+func TestParseInteger(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		want int64
+		ok   bool
+	}{
+		{"1", 1, true}, {"123", 123, true}, {"9223372036854775807", 1<<63 - 1, true},
+		{"", 0, false}, {"0", 0, false}, {"01", 0, false}, {"-1", 0, false}, {"+1", 0, false}, {" 1", 0, false},
+		{"1x", 0, false}, {"9223372036854775808", 0, false}, {"9999999999999999999", 0, false},
+		{"18446744073709551617", 0, false}, {"١", 0, false},
+	} {
+		if got, ok := parseInteger([]byte(c.in)); got != c.want || ok != c.ok {
+			t.Errorf("%q: %d, %v, want %d, %v", c.in, got, ok, c.want, c.ok)
+		}
+	}
+}
+
+// TestUsers_LikeAMap checks the table against plain maps of slices.
+func TestUsers_LikeAMap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, u := newSlots(64), newUsers()
+		model := map[string][]uint32{} // newest first
+		uids := []string{"1", "2", "9223372036854775807", "alice", "01", "0", "bob"}
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			uid := rapid.SampledFrom(uids).Draw(t, "uid")
+			if list := model[uid]; rapid.Bool().Draw(t, "remove") && len(list) > 0 {
+				i := rapid.IntRange(0, len(list)-1).Draw(t, "which")
+				u.remove(s.conns, list[i])
+				s.put(list[i])
+				model[uid] = append(list[:i:i], list[i+1:]...)
+				if len(model[uid]) == 0 {
+					delete(model, uid)
+				}
+			} else if slot, ok := s.take(); ok {
+				u.add(s.conns, slot, uid)
+				model[uid] = append([]uint32{slot}, list...)
+				if got := u.spell(&s.conns[slot]); got != uid {
+					t.Fatalf("spelled %q, want %q", got, uid)
+				}
+			}
+			if u.count() != len(model) {
+				t.Fatalf("%d users, want %d", u.count(), len(model))
+			}
+			for _, uid := range uids {
+				var got []uint32
+				for slot := u.find(0, []byte(uid)); slot != none; slot = s.conns[slot].next {
+					got = append(got, slot)
+				}
+				if fmt.Sprint(got) != fmt.Sprint(model[uid]) {
+					t.Fatalf("%s: %v, want %v", uid, got, model[uid])
+				}
+			}
+		}
+	})
+}
+
+func TestUsers_IntegerAndItsSpellingAreOne(t *testing.T) {
+	s, u := newSlots(1), newUsers()
+	slot, _ := s.take()
+	u.add(s.conns, slot, "123")
+	if u.find(123, nil) != slot || u.find(0, []byte("123")) != slot {
+		t.Error("123 and <<\"123\">> are not the same uid")
+	}
+	if u.find(0, []byte("0123")) != none {
+		t.Error("0123 found 123")
+	}
+}
