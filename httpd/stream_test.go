@@ -239,8 +239,7 @@ func TestEvio_RestGoesOutUnasked(t *testing.T) {
 }
 
 // TestEvio_StalledClientThatSends: evio does not read a socket that it owes
-// bytes, and its level-triggered poll then spins. Here the bytes are read, and
-// the client's end is found although bytes wait for it.
+// bytes, and its level-triggered poll then spins. Here the bytes are read.
 func TestEvio_StalledClientThatSends(t *testing.T) {
 	s := testServer(t, nil)
 	st := stall(t, s, "1")
@@ -251,6 +250,18 @@ func TestEvio_StalledClientThatSends(t *testing.T) {
 	if used := cpuTime(t) - before; used > 250*time.Millisecond {
 		t.Errorf("%v of CPU in half a second with nothing to do", used)
 	}
+	// Not a FIN: a client whose window has shrunk to nothing rejects the
+	// acknowledgement of what it has sent, and then holds its FIN back.
+	st.conn.(*net.TCPConn).SetLinger(0)
+	st.conn.Close()
+	eventually(t, "the client's end is found", func() bool { return s.Stats().Open == 0 })
+	balance(t, s)
+}
+
+func TestEvio_StalledClientThatEnds(t *testing.T) {
+	s := testServer(t, nil)
+	st := stall(t, s, "1")
+	fill(t, s, s.NewFeed(), 1, 1000)
 	st.conn.(*net.TCPConn).CloseWrite()
 	eventually(t, "the client's end is found", func() bool { return s.Stats().Open == 0 })
 	balance(t, s)
