@@ -80,6 +80,9 @@ func (s *slots) put(slot uint32) {
 	s.used--
 }
 
+// maxKeptDeadlines is the size of an empty queue that is kept.
+const maxKeptDeadlines = 4096
+
 // deadlines is a queue of connections with one and the same time allowed, so
 // that the order of entry is the order of expiry. Entries of connections that
 // got on in time are found stale when they come up.
@@ -106,7 +109,9 @@ func (d *deadlines) add(now time.Duration, slot, gen uint32) {
 // expired returns the next entry whose time has come.
 func (d *deadlines) expired(now time.Duration) (deadline, bool) {
 	if d.head == len(d.queue) {
-		d.queue, d.head = d.queue[:0], 0
+		if d.queue, d.head = d.queue[:0], 0; cap(d.queue) > maxKeptDeadlines {
+			d.queue = nil // a wave of connects does not stay in memory
+		}
 		return deadline{}, false
 	}
 	if e := d.queue[d.head]; e.at <= now {
