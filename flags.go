@@ -64,7 +64,7 @@ func env(flag string) []string {
 
 // nodeFlags are those of every command that joins the cluster. Their values
 // never show the cookie, not even as a default that came from the environment.
-func nodeFlags(name string) []cli.Flag {
+func nodeFlags(name, logLevel string) []cli.Flag {
 	d := cnode.DefaultOptions()
 	return []cli.Flag{
 		&cli.StringFlag{Name: "name", Value: name, EnvVars: env("name"),
@@ -76,7 +76,7 @@ func nodeFlags(name string) []cli.Flag {
 		&cli.StringFlag{Name: "epmd", Value: d.EPMD, EnvVars: env("epmd"), Usage: "this host's epmd, `HOST:PORT`"},
 		&cli.DurationFlag{Name: "net-ticktime", Value: d.NetTickTime, EnvVars: env("net-ticktime"),
 			Usage: "the cluster's net_ticktime; a peer silent for longer is given up"},
-		&cli.StringFlag{Name: "log-level", Value: "info", EnvVars: env("log-level"), Usage: "debug, info, warn or error"},
+		&cli.StringFlag{Name: "log-level", Value: logLevel, EnvVars: env("log-level"), Usage: "debug, info, warn or error"},
 		&cli.StringFlag{Name: "log-format", Value: "text", EnvVars: env("log-format"), Usage: "text or json, on stderr"},
 		configFlag(),
 	}

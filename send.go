@@ -28,7 +28,7 @@ Examples:
   halley send --to halley@myhost --all 'back in five minutes'`
 
 func sendCommand() *cli.Command {
-	flags := append(nodeFlags("halley_send_"+strconv.Itoa(os.Getpid())+"@localhost"),
+	flags := append(nodeFlags("halley_send_"+strconv.Itoa(os.Getpid())+"@localhost", "warn"),
 		&cli.StringFlag{Name: "to", Value: cnode.DefaultOptions().Name, EnvVars: env("to"), Usage: "the Halley `NODE`"},
 		&cli.StringFlag{Name: "register", Value: cnode.DefaultOptions().Register, EnvVars: env("register"),
 			Usage: "the name that it is registered under"},

@@ -43,7 +43,7 @@ a second one exits at once with 1.`
 
 func serveCommand() *cli.Command {
 	d := cnode.DefaultOptions()
-	flags := append(nodeFlags(d.Name),
+	flags := append(nodeFlags(d.Name, "info"),
 		&cli.StringSliceFlag{Name: "connect", EnvVars: env("connect"),
 			Usage: "Erlang `NODE` to stay connected to; may be repeated", DefaultText: "none, wait to be connected"},
 		&cli.StringFlag{Name: "register", Value: d.Register, EnvVars: env("register"), Usage: "the name that Erlang sends to"},
@@ -75,7 +75,6 @@ type service struct {
 	// waitsForPeer says that --connect was given: ready means connected.
 	waitsForPeer bool
 	leaving      atomic.Bool
-	peers        func() int
 }
 
 func serve(c *cli.Context) error {

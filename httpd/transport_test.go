@@ -35,13 +35,16 @@ func TestFrame_LikeTheNaiveOne(t *testing.T) {
 	}
 }
 
+func take(ps *pendings) *pending {
+	i := ps.take(5)
+	return ps.all[i]
+}
+
 // TestPending_LikeAList checks sizes and bytes against a list of frames.
 func TestPending_LikeAList(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var ps pendings
-		p := ps.all
-		i := ps.take(5)
-		p = ps.all
+		p := take(&ps)
 		var frames [][]byte // what is left of each
 		var isMessage []bool
 		next := byte(0)
@@ -54,13 +57,13 @@ func TestPending_LikeAList(t *testing.T) {
 				if message {
 					mark = 0
 				}
-				p[i].begin(len(frame), mark)
-				p[i].buf = append(p[i].buf, frame...)
+				p.begin(len(frame), mark)
+				p.buf = append(p.buf, frame...)
 				frames, isMessage = append(frames, frame), append(isMessage, message)
 				continue
 			}
-			n := rapid.IntRange(0, p[i].bytes()).Draw(t, "took")
-			taken := append([]byte(nil), p[i].buf[p[i].sent:p[i].sent+n]...)
+			n := rapid.IntRange(0, p.bytes()).Draw(t, "took")
+			taken := append([]byte(nil), p.buf[p.sent:p.sent+n]...)
 			written := 0
 			for left := n; left > 0; {
 				k := min(left, len(frames[0]))
@@ -75,7 +78,7 @@ func TestPending_LikeAList(t *testing.T) {
 					frames, isMessage = frames[1:], isMessage[1:]
 				}
 			}
-			if got := p[i].took(n); got != written {
+			if got := p.took(n); got != written {
 				t.Fatalf("%d messages written, want %d", got, written)
 			}
 			messages := 0
@@ -84,8 +87,8 @@ func TestPending_LikeAList(t *testing.T) {
 					messages++
 				}
 			}
-			if p[i].messages() != messages {
-				t.Fatalf("%d messages wait, want %d", p[i].messages(), messages)
+			if p.messages() != messages {
+				t.Fatalf("%d messages wait, want %d", p.messages(), messages)
 			}
 		}
 	})

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/urfave/cli/v2"
+)
+
+func TestSize(t *testing.T) {
+	for text, want := range map[string]size{
+		"0": 0, "7": 7, "7B": 7, "64KiB": 64 << 10, "8MiB": 8 << 20, "1 GiB": 1 << 30,
+		"": -1, "-1": -1, "1KB": -1, "KiB": -1, "1.5MiB": -1, "9999999999GiB": -1,
+	} {
+		got := size(-1)
+		if err := got.Set(text); (err == nil) != (want >= 0) || got != want {
+			t.Errorf("%q: %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for value, want := range map[size]string{0: "0", 7: "7", 64 << 10: "64KiB", 3 << 20: "3MiB", 1 << 30: "1GiB", 1025: "1025"} {
+		if got := value.String(); got != want {
+			t.Errorf("%d: %q, want %q", value, got, want)
+		}
+	}
+}
+
+// TestDocs_HaveExactlyTheFlags compares the table of docs/configuration.md with
+// the binary.
+func TestDocs_HaveExactlyTheFlags(t *testing.T) {
+	text, err := os.ReadFile("docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented, real []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `--([a-z-]+)` \\|").FindAllStringSubmatch(string(text), -1) {
+		documented = append(documented, m[1])
+	}
+	for _, f := range serveCommand().Flags {
+		real = append(real, f.Names()[0])
+		if e := f.(cli.DocGenerationFlag).GetEnvVars(); len(e) != 1 || e[0] != env(f.Names()[0])[0] {
+			t.Errorf("--%s has the variables %v", f.Names()[0], e)
+		}
+	}
+	slices.Sort(documented)
+	slices.Sort(real)
+	if diff := cmp.Diff(real, documented); diff != "" {
+		t.Errorf("flags and docs/configuration.md differ (-binary +docs):\n%s", diff)
+	}
+}
+
+// runConfig runs `serve` up to the reading of its flags.
+func runConfig(t *testing.T, yaml string, args ...string) (*cli.Context, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "halley.yaml")
+	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var got *cli.Context
+	a := app()
+	for _, c := range a.Commands {
+		c.Action = func(c *cli.Context) error { got = c; return nil }
+	}
+	err := a.Run(append([]string{"halley", "serve", "--config", file}, args...))
+	return got, err
+}
+
+func TestConfig_FlagBeforeVariableBeforeFile(t *testing.T) {
+	t.Setenv("HALLEY_MAX_UID", "20")
+	t.Setenv("HALLEY_PATH", "/variable/{uid}")
+	c, err := runConfig(t, "path: /file/{uid}\nmax-uid: 10\nslow: drop\nmax-pending: 1MiB\nlisten: ['127.0.0.1:1', '127.0.0.1:2']\n",
+		"--max-uid", "30")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.Int64("max-uid"); got != 30 {
+		t.Errorf("max-uid %d, want the flag's 30", got)
+	}
+	if got := c.String("path"); got != "/variable/{uid}" {
+		t.Errorf("path %q, want the variable's", got)
+	}
+	if c.String("slow") != "drop" || sizeOf(c, "max-pending") != 1<<20 {
+		t.Errorf("slow %q, max-pending %d: want the file's", c.String("slow"), sizeOf(c, "max-pending"))
+	}
+	if diff := cmp.Diff([]string{"127.0.0.1:1", "127.0.0.1:2"}, c.StringSlice("listen")); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestConfig_Mistakes(t *testing.T) {
+	for yaml, want := range map[string]string{
+		"slow: drop\nmax-pendin: 1\n": `line 2: "max-pendin" is no flag of halley serve`,
+		"config: x\n":                 `line 1: "config" is no flag`,
+		"max-pending: lots\n":         `line 1: max-pending: "lots": must be a size`,
+		"slow: [a, b]\n":              "line 1: slow takes one value, not a list",
+		"slow: {a: b}\n":              "line 1: slow takes a plain value",
+		"- a\n":                       "line 1: must have lines such as",
+		"a: b: c\n":                   "mapping values are not allowed",
+	} {
+		if _, err := runConfig(t, yaml); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", yaml, err, want)
+		}
+	}
+	if _, err := runConfig(t, ""); err != nil {
+		t.Errorf("an empty file: %v", err)
+	}
+	if err := app().Run([]string{"halley", "serve", "--config", "/does/not/exist"}); err == nil {
+		t.Error("a missing file was taken")
+	}
+}
+
+// TestHelp_HidesTheCookie: what the environment has must not be shown as a default.
+func TestHelp_HidesTheCookie(t *testing.T) {
+	t.Setenv("HALLEY_COOKIE", "sesame-open")
+	for _, args := range [][]string{{"halley"}, {"halley", "serve", "--help"}, {"halley", "send", "--help"}} {
+		var out strings.Builder
+		a := app()
+		a.Writer = &out
+		if err := a.Run(args); err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(out.String(), "sesame-open") {
+			t.Errorf("%v shows the cookie", args)
+		}
+		if out.Len() < 100 {
+			t.Errorf("%v: %q", args, out.String())
+		}
+	}
+}
