@@ -103,7 +103,12 @@ func serve(c *cli.Context) error {
 	if err := s.start(ctx, node, front, c.String("admin")); err != nil {
 		return err
 	}
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case err := <-s.front.Failed():
+		s.end()
+		return err
+	}
 	stop()
 	go func() { // the second signal
 		again := make(chan os.Signal, 1)

@@ -85,14 +85,19 @@ func (e *evioEngine) run(h engineHandler, up func([]net.Addr)) error {
 		switch {
 		case e.stopping.Load():
 			return nil
-		case err != nil:
+		case e.up != nil: // it never listened
 			return err
+		case err == nil:
+			err = errors.New("accept failed, most likely for want of descriptors")
 		}
-		// Accept failed. Every connection was closed and is counted.
-		e.log.Error("evio ended, its connections are closed, it is started again", "reason", "accept failed")
-		time.Sleep(tickEvery)
+		// Every connection was closed and is counted.
+		e.log.Error("evio ended, its connections are closed, it is started again", "err", err)
+		time.Sleep(restartPause)
 	}
 }
+
+// restartPause is between the end of evio and its next start.
+const restartPause = 100 * time.Millisecond
 
 // serve runs evio until it ends.
 func (e *evioEngine) serve() error {

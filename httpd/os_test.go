@@ -2,6 +2,7 @@ package httpd
 
 import (
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,4 +36,40 @@ func noDelay(t *testing.T, fd int) bool {
 		t.Fatal(err)
 	}
 	return v != 0
+}
+
+// unconnected returns a socket made before descriptors run out.
+func unconnected(t *testing.T) int {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+func connectTo(t *testing.T, fd int, addr net.Addr) {
+	a := &unix.SockaddrInet4{Port: addr.(*net.TCPAddr).Port, Addr: [4]byte(addr.(*net.TCPAddr).IP.To4())}
+	if err := unix.Connect(fd, a); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// noMoreFiles makes the next descriptor fail until restore is called.
+func noMoreFiles(t *testing.T) (restore func()) {
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	next, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(next)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next), Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	restore = sync.OnceFunc(func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) })
+	t.Cleanup(restore)
+	return restore
 }

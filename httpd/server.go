@@ -87,6 +87,10 @@ func (s *Server) Start() error {
 	return nil
 }
 
+// Failed tells what ended a loop that was not told to end. The server is of no
+// use then.
+func (s *Server) Failed() <-chan error { return s.failed }
+
 // Addrs are the addresses listened on, in the order of Options.Listen.
 func (s *Server) Addrs() []net.Addr { return s.addrs }
 

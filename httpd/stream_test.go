@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -287,6 +288,30 @@ func TestEvio_CloseOfAStalledClient(t *testing.T) {
 	if _, err := io.Copy(io.Discard, st.conn); err == nil {
 		t.Error("the client saw a clean end")
 	}
+}
+
+// TestEvio_AcceptFails: evio ends when accept fails, and closes all it has. Here
+// it is started again on the same port.
+func TestEvio_AcceptFails(t *testing.T) {
+	s := testServer(t, func(o *Options) { o.Logger = slog.New(slog.DiscardHandler) })
+	st := connect(t, s, "1")
+	client := unconnected(t)
+	restore := noMoreFiles(t)
+	connectTo(t, client, s.Addrs()[0])
+	if _, err := io.Copy(io.Discard, st.body); err == nil {
+		t.Error("the stream ended cleanly")
+	}
+	restore()
+	eventually(t, "it listens again", func() bool {
+		c, err := net.Dial("tcp", s.testAddr())
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	again := connect(t, s, "2")
+	send(s.NewFeed(), 2, "back")
+	again.want("back")
 }
 
 func TestEvio_NoDelay(t *testing.T) {
