@@ -19,11 +19,10 @@
 //
 // # Memory
 //
-// The array costs unsafe.Sizeof(conn{}) = 64 bytes of address space a slot,
-// 71 MB for the default 1,114,112 slots, and resident memory only for the
-// pages that were used. It holds no Go pointer, so the collector never reads it.
-// An idle connection costs its slot, an entry in the table of users and what
-// the engine and the kernel keep. Pending bytes exist only for a client that
+// The array costs unsafe.Sizeof(conn{}), at most 64 bytes, of address space a
+// slot, and resident memory only for the pages that were used. It holds no Go
+// pointer, so the collector never reads it. An idle connection costs its slot,
+// an entry in the table of users and what the engine and the kernel keep. Pending bytes exist only for a client that
 // does not read: at most Options.MaxPendingBytes and the message that is being
 // written, and Options.MaxPendingTotalBytes for all.
 //

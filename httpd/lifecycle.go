@@ -18,10 +18,8 @@ func (l *loop) onAccept() (uint32, bool) {
 		return none, false
 	}
 	c := &l.slots.conns[slot]
-	now := l.now()
-	c.opened = uint32(now / time.Second)
 	c.refused = l.slots.used > l.server.maxOpen
-	l.headTimes.add(now, slot, c.gen)
+	l.headTimes.add(l.now(), slot, c.gen)
 	l.count.opened.add(1)
 	l.count.open.Store(int64(l.slots.used))
 	return slot, true

@@ -142,7 +142,7 @@ func (l *loop) endWrite(slot, first, next uint32) bool {
 		total += size
 	}
 	n, err := l.engine.write(slot, o.bufs)
-	l.wrote(slot, n)
+	l.wrote(n)
 	if err != nil {
 		messages := l.countFrames(n)
 		l.count.written.add(uint64(messages))
@@ -281,7 +281,7 @@ func (l *loop) onWritable(slot uint32) {
 	p := l.pendings.all[c.pending-1]
 	l.out.bufs = append(l.out.bufs[:0], p.buf[p.sent:])
 	n, err := l.engine.write(slot, l.out.bufs)
-	l.wrote(slot, n)
+	l.wrote(n)
 	l.pendings.bytes -= int64(n)
 	l.count.written.add(uint64(p.took(n)))
 	switch {
@@ -298,8 +298,7 @@ func (l *loop) onWritable(slot uint32) {
 	}
 }
 
-func (l *loop) wrote(slot uint32, n int) {
-	l.slots.conns[slot].bytes += uint64(n)
+func (l *loop) wrote(n int) {
 	l.count.bytesWritten.add(uint64(n))
 	l.count.writes.add(1)
 }
@@ -313,7 +312,7 @@ func (l *loop) send(slot uint32, b []byte) bool {
 	}
 	l.out.bufs = append(l.out.bufs[:0], b)
 	n, err := l.engine.write(slot, l.out.bufs)
-	l.wrote(slot, n)
+	l.wrote(n)
 	if err != nil {
 		l.close(slot, reasonReset, false)
 		return false

@@ -22,7 +22,7 @@ const (
 	stateClosed       // the engine was told to close it; waits for its word
 )
 
-// conn is a connection in its slot. 64 bytes, a cache line, and no pointer:
+// conn is a connection in its slot: at most 64 bytes, a cache line, no pointer:
 // at a million connections 8 bytes more are 8 MB, and a pointer would make the
 // collector read the whole array. All fields are owned by the loop.
 type conn struct {
@@ -34,13 +34,11 @@ type conn struct {
 	uid       uint64 // the integer uid, or the index of a binary one
 	next      uint32 // the uid's connections, newest first; in a free slot the free list
 	prev      uint32
-	opened    uint32 // seconds since the loop started
 	ignored   uint32 // bytes read after the request head
 	pending   uint32 // 1 + index into the loop's pendings; 0: nothing waits
 	firstFrag uint32 // 1 + index into the turn's frags; 0: none
 	lastFrag  uint32
 	reason    reason // why it ends; set once, with state
-	bytes     uint64 // written to its socket
 }
 
 // slots is the preallocated array. Slots are given out from the lowest unused
