@@ -3,6 +3,7 @@ package httpd
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // kind is what an entry of a part asks of the loop.
@@ -24,34 +25,55 @@ type entry struct {
 	reply func(n int)
 }
 
-// part is what one Flush has for one loop.
+const (
+	// maxPartEntries is the size of a part, small enough to be kept for reuse
+	// as it is.
+	maxPartEntries = 64
+	// maxBatchEntries is how much a feed collects before it hands it over
+	// without waiting for Flush.
+	maxBatchEntries = 1024
+)
+
+// part is some of what one delivery has for one loop.
 type part struct {
 	of      *delivery
 	next    *part
-	bytes   int64
+	bytes   int64 // bodies and the part itself: what it counts in the mailbox
 	entries []entry
+	// In the first part of a batch that is in a mailbox:
+	last  *part // of the batch
+	older *part // the first part of the batch pushed before it
 }
 
-// delivery is all that one Flush hands over; the last loop to finish calls done.
+// batch is what a feed hands to a loop in one step: parts in their order.
+type batch struct {
+	first, last    *part
+	bytes, entries int64
+}
+
+const partBytes = int64(unsafe.Sizeof(part{}) + maxPartEntries*unsafe.Sizeof(entry{}))
+
+// delivery is all that one Flush hands over; whoever drops the last reference
+// calls done.
 type delivery struct {
-	refs  atomic.Int32
-	done  func()
-	parts []part // one a loop
+	refs atomic.Int32 // parts, and the feed until Flush
+	done func()
 }
 
 // Feed takes messages from one goroutine, the reader of one Erlang node, and
-// hands them to the loops at Flush: in the order in which they came.
+// hands them to the loops, in the order in which they came.
 type Feed struct {
 	server *Server
 	cur    *delivery
-	count  uint64 // messages in cur
-	// overloaded says that the last Flush found no room in time: the next ones
+	open   []batch // by loop: what is being filled
+	count  uint64  // messages since the last Flush
+	// overloaded says that the last part found no room in time: the next ones
 	// do not wait until there is some.
 	overloaded bool
 }
 
 // NewFeed returns a Feed for one goroutine.
-func (s *Server) NewFeed() *Feed { return &Feed{server: s} }
+func (s *Server) NewFeed() *Feed { return &Feed{server: s, open: make([]batch, len(s.loops))} }
 
 // Message hands over body for every connection of a uid: the integer id if
 // name is nil. Both slices are used until the done of the next Flush.
@@ -91,22 +113,45 @@ func (f *Feed) Bad() {
 // way belongs to the loops.
 func (f *Feed) End() {}
 
-// entryBytes is what an entry counts in the mailbox beside its body.
-const entryBytes = 64
-
 func (f *Feed) add(loop int, e entry) {
 	if f.cur == nil {
 		f.cur = f.server.newDelivery()
 	}
-	p := &f.cur.parts[loop]
-	p.entries = append(p.entries, e)
-	p.bytes += int64(len(e.body)) + entryBytes
+	b := &f.open[loop]
+	if b.last == nil || len(b.last.entries) == maxPartEntries {
+		b.grow(f.server.newPart(f.cur))
+	}
+	b.last.entries = append(b.last.entries, e)
+	b.last.bytes += int64(len(e.body))
+	b.bytes += int64(len(e.body))
+	if b.entries++; b.entries == maxBatchEntries {
+		f.hand(loop)
+	}
 }
 
-// Flush hands over what came since the last Flush. It waits while a mailbox is
-// full, at most Options.MailboxWait; then what is too much is discarded and
-// counted. done is called exactly once, from any goroutine, when no slice is
-// used any more.
+func (b *batch) grow(p *part) {
+	if b.first == nil {
+		b.first = p
+	} else {
+		b.last.next = p
+	}
+	b.last = p
+	b.bytes += p.bytes
+}
+
+// hand gives a loop what was collected for it. It waits while the mailbox is
+// full, at most Options.MailboxWait; then the batch is discarded and counted.
+func (f *Feed) hand(loop int) {
+	b := f.open[loop]
+	f.open[loop] = batch{}
+	if !f.push(f.server.loops[loop].mailbox, &b) {
+		f.reject(&b)
+	}
+}
+
+// Flush hands over what came since the last Flush. It can wait while a mailbox
+// is full, and so can the methods that add after a thousand. done is called
+// exactly once, from any goroutine, when no slice is used any more.
 func (f *Feed) Flush(done func()) {
 	d := f.cur
 	if d == nil {
@@ -114,23 +159,17 @@ func (f *Feed) Flush(done func()) {
 		return
 	}
 	f.server.received.Add(f.count)
-	f.cur, f.count = nil, 0
-	d.done = done
-	d.refs.Store(1) // ours, so that no loop finishes it before all have it
-	for i := range d.parts {
-		p := &d.parts[i]
-		if len(p.entries) == 0 {
-			continue
-		}
-		d.refs.Add(1)
-		if !f.push(f.server.loops[i].mailbox, p) {
-			f.reject(p)
+	for i := range f.open {
+		if f.open[i].first != nil {
+			f.hand(i)
 		}
 	}
-	f.server.finish(d)
+	f.cur, f.count = nil, 0
+	d.done = done
+	f.server.drop(d)
 }
 
-func (f *Feed) push(m *mailbox, p *part) bool {
+func (f *Feed) push(m *mailbox, b *batch) bool {
 	wait := f.server.opts.MailboxWait
 	if f.overloaded {
 		wait = 0
@@ -139,7 +178,7 @@ func (f *Feed) push(m *mailbox, p *part) bool {
 	if m.entries.Load() > m.maxEntries/2 || m.bytes.Load() > m.maxBytes/2 {
 		start = time.Now()
 	}
-	ok := m.push(p, wait)
+	ok := m.push(b, wait)
 	if !start.IsZero() {
 		f.server.mailboxWaited.Add(int64(time.Since(start)))
 	}
@@ -153,19 +192,18 @@ func (f *Feed) push(m *mailbox, p *part) bool {
 	return ok
 }
 
-// reject counts a part that found no room.
-func (f *Feed) reject(p *part) {
+// reject counts a batch that found no room.
+func (f *Feed) reject(b *batch) {
 	why := discardOverload
 	if f.server.closing.Load() {
 		why = discardClosing
 	}
-	f.server.discarded[why].Add(p.messages())
-	for i := range p.entries {
-		if reply := p.entries[i].reply; reply != nil {
-			reply(0)
-		}
+	for p := b.first; p != nil; {
+		next := p.next
+		f.server.discarded[why].Add(p.messages())
+		f.server.finishUnread(p)
+		p = next
 	}
-	f.server.finish(p.of)
 }
 
 // messages counts the entries that are messages, not commands.
@@ -180,34 +218,49 @@ func (p *part) messages() uint64 {
 }
 
 func (s *Server) newDelivery() *delivery {
-	if d, ok := s.deliveries.Get().(*delivery); ok {
-		return d
+	d, ok := s.deliveries.Get().(*delivery)
+	if !ok {
+		d = &delivery{}
 	}
-	d := &delivery{parts: make([]part, len(s.loops))}
-	for i := range d.parts {
-		d.parts[i].of = d
-	}
+	d.refs.Store(1)
 	return d
 }
 
-// maxKeptEntries keeps a delivery that was once large from staying so.
-const maxKeptEntries = 16 << 10
+func (s *Server) newPart(d *delivery) *part {
+	p, ok := s.parts.Get().(*part)
+	if !ok {
+		p = &part{entries: make([]entry, 0, maxPartEntries)}
+	}
+	d.refs.Add(1)
+	p.of, p.bytes = d, partBytes
+	return p
+}
 
-// finish drops one reference to a delivery; the last one ends it.
-func (s *Server) finish(d *delivery) {
-	if d.refs.Add(-1) > 0 {
-		return
-	}
-	done := d.done
-	d.done = nil
-	for i := range d.parts {
-		p := &d.parts[i]
-		clear(p.entries) // let go of the bodies
-		if cap(p.entries) > maxKeptEntries {
-			p.entries = nil
+// finish ends a part that was worked on.
+func (s *Server) finish(p *part) {
+	d := p.of
+	clear(p.entries) // let go of the bodies
+	*p = part{entries: p.entries[:0]}
+	s.parts.Put(p)
+	s.drop(d)
+}
+
+// finishUnread ends a part that no loop has worked on.
+func (s *Server) finishUnread(p *part) {
+	for i := range p.entries {
+		if reply := p.entries[i].reply; reply != nil {
+			reply(0)
 		}
-		p.entries, p.bytes, p.next = p.entries[:0], 0, nil
 	}
-	s.deliveries.Put(d)
-	done()
+	s.finish(p)
+}
+
+// drop gives up one reference to a delivery; the last one ends it.
+func (s *Server) drop(d *delivery) {
+	if d.refs.Add(-1) == 0 {
+		done := d.done
+		d.done = nil
+		s.deliveries.Put(d)
+		done()
+	}
 }

@@ -94,6 +94,7 @@ func (l *loop) now() time.Duration { return time.Since(l.start) }
 // onWake works on what the mailbox has: the messages of a turn are collected
 // by connection, written, and only then given back to their feed.
 func (l *loop) onWake() {
+	closing := l.server.closing.Load() // before take: what came before it is delivered
 	entries := 0
 	for entries < maxTurnEntries {
 		if l.backlog == nil {
@@ -111,8 +112,8 @@ func (l *loop) onWake() {
 	}
 	l.flushTurn()
 	for i, p := range l.done {
-		l.mailbox.release(p.bytes, int64(len(p.entries)))
-		l.server.finish(p.of)
+		l.mailbox.release(p)
+		l.server.finish(p)
 		l.done[i] = nil
 	}
 	l.done = l.done[:0]
@@ -120,8 +121,8 @@ func (l *loop) onWake() {
 	switch {
 	case l.backlog != nil:
 		l.engine.wake()
-	case l.server.closing.Load() && !l.draining:
-		l.startDrain() // after what had come before
+	case closing && !l.draining:
+		l.startDrain()
 	}
 }
 
@@ -230,13 +231,8 @@ func (l *loop) discardBacklog() {
 
 func (l *loop) discardPart(p *part) {
 	l.count.discarded[discardClosing].add(p.messages())
-	for i := range p.entries {
-		if reply := p.entries[i].reply; reply != nil {
-			reply(0)
-		}
-	}
-	l.mailbox.release(p.bytes, int64(len(p.entries)))
-	l.server.finish(p.of)
+	l.mailbox.release(p)
+	l.server.finishUnread(p)
 }
 
 // onTick looks after what waits for time.

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// mailbox hands batches from the feeds to a loop: a linked list that producers
-// push to with one compare-and-swap and that the loop takes whole. It is
+// mailbox hands batches from the feeds to a loop: a linked list that a feed
+// pushes to with one compare-and-swap and that the loop takes whole. It is
 // bounded by the bytes and entries that are in it or being worked on.
 type mailbox struct {
 	// Set once.
@@ -14,7 +14,7 @@ type mailbox struct {
 	maxEntries int64
 	wake       func()
 	// Written by anyone.
-	head    atomic.Pointer[part] // newest first
+	head    atomic.Pointer[part] // first part of the newest batch
 	bytes   atomic.Int64
 	entries atomic.Int64
 	closed  atomic.Bool
@@ -26,21 +26,22 @@ func newMailbox(maxBytes, maxEntries int64) *mailbox {
 	return &mailbox{maxBytes: maxBytes, maxEntries: maxEntries, room: make(chan struct{}, 1)}
 }
 
-// reserve claims room for a part. An empty mailbox takes any part.
-func (m *mailbox) reserve(p *part) bool {
-	bytes, entries := m.bytes.Add(p.bytes), m.entries.Add(int64(len(p.entries)))
-	if entries == int64(len(p.entries)) || (bytes <= m.maxBytes && entries <= m.maxEntries) {
+// reserve claims room for a batch. An empty mailbox takes any.
+func (m *mailbox) reserve(b *batch) bool {
+	bytes, entries := m.bytes.Add(b.bytes), m.entries.Add(b.entries)
+	if entries == b.entries || (bytes <= m.maxBytes && entries <= m.maxEntries) {
 		return true
 	}
-	m.release(p.bytes, int64(len(p.entries)))
+	m.bytes.Add(-b.bytes)
+	m.entries.Add(-b.entries)
 	return false
 }
 
-// release gives room back and wakes one feed that waits for it.
-func (m *mailbox) release(bytes, entries int64) {
-	m.bytes.Add(-bytes)
-	m.entries.Add(-entries)
-	if m.waiters.Load() > 0 {
+// release gives a part's room back and, once half of all is free, wakes one
+// feed that waits: not at each part, for which there is seldom room again.
+func (m *mailbox) release(p *part) {
+	bytes, entries := m.bytes.Add(-p.bytes), m.entries.Add(-int64(len(p.entries)))
+	if bytes <= m.maxBytes/2 && entries <= m.maxEntries/2 && m.waiters.Load() > 0 {
 		select {
 		case m.room <- struct{}{}:
 		default:
@@ -48,20 +49,17 @@ func (m *mailbox) release(bytes, entries int64) {
 	}
 }
 
-// push adds a part, waiting for room at most as long as wait says. It returns
+// push adds a batch, waiting for room at most as long as wait says. It returns
 // false if there was none in time or the mailbox is closed.
-func (m *mailbox) push(p *part, wait time.Duration) bool {
-	if !m.reserve(p) && !m.reserveSlow(p, wait) {
+func (m *mailbox) push(b *batch, wait time.Duration) bool {
+	if m.closed.Load() || !m.reserve(b) && !m.reserveSlow(b, wait) {
 		return false
 	}
-	if m.closed.Load() {
-		m.release(p.bytes, int64(len(p.entries)))
-		return false
-	}
+	b.first.last = b.last
 	for {
 		head := m.head.Load()
-		p.next = head
-		if m.head.CompareAndSwap(head, p) {
+		b.first.older = head
+		if m.head.CompareAndSwap(head, b.first) {
 			if head == nil { // the loop took all there was: it may sleep
 				m.wake()
 			}
@@ -72,7 +70,7 @@ func (m *mailbox) push(p *part, wait time.Duration) bool {
 
 // reserveSlow waits for room. It looks again after 10 ms even unasked, because
 // two releases at once leave one token.
-func (m *mailbox) reserveSlow(p *part, wait time.Duration) bool {
+func (m *mailbox) reserveSlow(b *batch, wait time.Duration) bool {
 	if wait <= 0 || m.closed.Load() {
 		return false
 	}
@@ -82,7 +80,7 @@ func (m *mailbox) reserveSlow(p *part, wait time.Duration) bool {
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
 	for {
-		if m.reserve(p) {
+		if m.reserve(b) {
 			return true
 		}
 		if m.closed.Load() || time.Now().After(deadline) {
@@ -97,13 +95,13 @@ func (m *mailbox) reserveSlow(p *part, wait time.Duration) bool {
 
 // take returns all parts, oldest first. Only the loop calls it.
 func (m *mailbox) take() *part {
-	var oldest *part
-	for p := m.head.Swap(nil); p != nil; {
-		next := p.next
-		p.next = oldest
-		oldest, p = p, next
+	var parts *part
+	for b := m.head.Swap(nil); b != nil; {
+		older := b.older
+		b.last.next = parts
+		parts, b = b, older
 	}
-	return oldest
+	return parts
 }
 
 // close makes further pushes fail. The loop then takes what is left.

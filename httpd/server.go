@@ -33,6 +33,7 @@ type Server struct {
 	discarded     [numDiscards]atomic.Uint64
 	mailboxWaited atomic.Int64 // nanoseconds
 	deliveries    sync.Pool    // of *delivery
+	parts         sync.Pool    // of *part
 	running       sync.WaitGroup
 	failed        chan error // what ended a loop that was not told to end
 }
