@@ -235,14 +235,17 @@ func TestCluster_IPv6(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				epmd := startEPMD(t)
 				e := startErl(t, o, epmd, uniqueName("e")+name, "-proto_dist", "inet6_tcp")
+				dialsBack := e.eval("element(1, inet:getaddr(\"%s\", inet6))", name[1:]) == "ok" // not all hosts files have localhost for IPv6
 				n := startNode(t, epmd, func(o *Options, _ *testNode) {
 					o.Name = uniqueName("halley") + name
 					o.DistListen = "[::1]:0"
 					o.EPMD = fmt.Sprintf(":%d", epmd)
 				})
-				e.want("pong", "net_adm:ping('%s')", n.o.Name)
-				e.want("true", "net_kernel:disconnect('%s')", n.o.Name)
-				eventually(t, "gone", func() bool { return len(n.Peers()) == 0 })
+				if dialsBack {
+					e.want("pong", "net_adm:ping('%s')", n.o.Name)
+					e.want("true", "net_kernel:disconnect('%s')", n.o.Name)
+					eventually(t, "gone", func() bool { return len(n.Peers()) == 0 })
+				}
 				if err := n.Connect(t.Context(), e.name); err != nil {
 					t.Fatal(err)
 				}

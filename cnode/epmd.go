@@ -124,6 +124,9 @@ func (n *Node) ownEPMD() []string {
 
 // resolve gives a host's addresses, those of IPv4 first, as Erlang prefers them.
 func resolve(ctx context.Context, host string) ([]string, error) {
+	if host == "localhost" {
+		return []string{"127.0.0.1", "::1"}, nil // RFC 6761, whatever /etc/hosts has of it
+	}
 	ctx, cancel := context.WithTimeout(ctx, epmdTimeout)
 	defer cancel()
 	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
