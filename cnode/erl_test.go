@@ -161,7 +161,9 @@ func startErl(t *testing.T, o otp, epmd int, name string, args ...string) *erlNo
 
 func (e *erlNode) read(out io.Reader) {
 	defer close(e.done)
-	for s := bufio.NewScanner(out); s.Scan(); {
+	s := bufio.NewScanner(out)
+	s.Buffer(nil, 16<<20) // for terms as text
+	for s.Scan() {
 		if line, found := strings.CutPrefix(s.Text(), "=> "); found {
 			e.lines <- line
 			continue
