@@ -1,0 +1,449 @@
+package flood
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// conn is one connection. It has no pointer: the collector does not read the array.
+type conn struct {
+	stream
+	fd    int32
+	phase phase
+}
+
+type phase uint8
+
+const (
+	phaseIdle       phase = iota // not opened yet, or gone
+	phaseConnecting              // connect is on its way
+	phaseReading
+	phaseStalled // has its stream, and reads no more
+)
+
+const (
+	readBytes      = 64 << 10
+	maxEvents      = 1024
+	maxConnecting  = 4096 // at once
+	maxOpensATurn  = 256
+	connectTimeout = 10 * time.Second
+	straggle       = 2 * time.Second // what has been sent may take to arrive, at the end
+)
+
+// client is the loop and all it owns.
+type client struct {
+	o          *Options
+	addr       netip.AddrPort
+	target     unix.Sockaddr
+	before     string // the request up to the uid, and behind it
+	after      string
+	epoll      int
+	conns      []conn
+	ports      []int // by source address: the next one to try
+	st         *Stats
+	next       int // of conns: all below were opened once
+	again      []int32
+	connecting int
+	waits      []wait // connects by their beginning
+	start      time.Time
+	churned    float64
+	request    []byte
+	buf        []byte
+	random     *rand.Rand
+}
+
+type wait struct {
+	i  int32
+	at time.Time
+}
+
+// Events are what a run tells while it goes on. The Stats belong to the run:
+// they are valid during the call.
+type Events struct {
+	Connected func()       // once, when all streams are open
+	Report    func(*Stats) // every Options.Report
+	Progress  func(*Stats) // several times a second; may be nil
+}
+
+// Run opens the connections and reads until Options.Hold is over, ctx is, or the
+// server has closed them all. ctx is how to end early; that is no error.
+func Run(ctx context.Context, o Options, ev Events) (*Stats, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	c, err := newClient(&o)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	return c.st, c.run(ctx, ev)
+}
+
+func newClient(o *Options) (*client, error) {
+	addr, request, err := o.target()
+	if err != nil {
+		return nil, fmt.Errorf("--url: %w", err)
+	}
+	if err := enoughFiles(o.Connections); err != nil {
+		return nil, err
+	}
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	c := &client{
+		o: o, addr: addr, target: sockaddr(addr), epoll: epoll,
+		conns:  make([]conn, o.Connections),
+		ports:  make([]int, len(o.From)),
+		st:     NewStats(),
+		buf:    make([]byte, readBytes),
+		random: rand.New(rand.NewPCG(uint64(o.First), 1)),
+	}
+	c.before, c.after, _ = strings.Cut(request, "{uid}")
+	for i := range c.ports {
+		c.ports[i] = o.FirstPort
+	}
+	return c, nil
+}
+
+func enoughFiles(connections int) error {
+	room, err := FileRoom()
+	if err == nil && connections > room {
+		err = fmt.Errorf("%d connections need more descriptors than this process may have (room for %d): raise ulimit -n, or split the work with --processes %d",
+			connections, room, (connections+room-1)/room)
+	}
+	return err
+}
+
+// FileRoom is how many connections the limit of open files allows a process.
+func FileRoom() (int, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("read the limit of open files: %w", err)
+	}
+	return int(min(limit.Max, 1<<30)) - fileReserve, nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}
+
+func (c *client) close() {
+	for i := range c.conns {
+		if c.conns[i].phase != phaseIdle {
+			unix.Close(int(c.conns[i].fd))
+		}
+	}
+	unix.Close(c.epoll)
+}
+
+// run is the loop: open what is due, read what is there, tell.
+func (c *client) run(ctx context.Context, ev Events) error {
+	c.start = time.Now()
+	events := make([]unix.EpollEvent, maxEvents)
+	report, progress := c.start.Add(c.o.Report), c.start
+	var end time.Time // of the hold; zero: not all are open yet
+	for {
+		now := time.Now()
+		if err := c.openDue(now); err != nil {
+			return err
+		}
+		if err := c.giveUp(now); err != nil {
+			return err
+		}
+		timeout := 20
+		if c.next < len(c.conns) || len(c.again) > 0 || c.o.Churn > 0 {
+			timeout = 1
+		}
+		n, err := unix.EpollWait(c.epoll, events, timeout)
+		if err != nil && err != unix.EINTR {
+			return fmt.Errorf("epoll_wait: %w", err)
+		}
+		for _, e := range events[:max(0, n)] {
+			if err := c.event(e.Fd); err != nil {
+				return err
+			}
+		}
+		if now = time.Now(); now.After(report) {
+			ev.Report(c.st)
+			report = report.Add(c.o.Report)
+		}
+		if ev.Progress != nil && now.After(progress) {
+			ev.Progress(c.st)
+			progress = now.Add(200 * time.Millisecond)
+		}
+		settled := c.next == len(c.conns) && c.connecting == 0 && len(c.again) == 0
+		if end.IsZero() && settled && c.st.Streams+c.st.Failed+c.refused() >= uint64(len(c.conns)) {
+			end = now.Add(c.o.Hold)
+			if ev.Connected != nil {
+				ev.Connected()
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case !end.IsZero() && c.o.Hold > 0 && now.After(end):
+			return nil
+		case !end.IsZero() && settled && c.st.Open == 0:
+			return nil // nothing is left to hold
+		}
+		if end.IsZero() {
+			continue
+		}
+		c.churn(now)
+	}
+}
+
+func (c *client) refused() uint64 {
+	n := uint64(0)
+	for code, k := range c.st.Answers {
+		if code != 200 {
+			n += k
+		}
+	}
+	return n
+}
+
+// openDue opens as many connections as --rate has due.
+func (c *client) openDue(now time.Time) error {
+	due := len(c.conns)
+	if c.o.Rate > 0 {
+		due = min(due, int(c.o.Rate*now.Sub(c.start).Seconds())+1)
+	}
+	for n := 0; n < maxOpensATurn && c.connecting < maxConnecting; n++ {
+		switch {
+		case len(c.again) > 0:
+			i := c.again[0]
+			c.again = c.again[1:]
+			if err := c.open(i); err != nil {
+				return err
+			}
+		case c.next < due:
+			if err := c.open(int32(c.next)); err != nil {
+				return err
+			}
+			c.next++
+		default:
+			return nil
+		}
+	}
+	return nil
+}
+
+// open begins a connection. What is wrong with this machine is an error; what is
+// wrong with the target is counted.
+func (c *client) open(i int32) error {
+	fd, err := c.connect(int(i))
+	switch {
+	case errors.Is(err, errNoPort):
+		return fmt.Errorf("connection %d: %w: give addresses with --from, such as 127.0.0.1-127.0.0.17", i+1, err)
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("connection %d: %w", i+1, err)
+	case err != nil:
+		return c.failed(err)
+	}
+	// The index rides in the event, not the descriptor.
+	if err := unix.EpollCtl(c.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLOUT, Fd: i}); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("epoll_ctl: %w", err)
+	}
+	c.conns[i] = conn{fd: int32(fd), phase: phaseConnecting}
+	c.connecting++
+	c.st.Opened++
+	c.st.Open++
+	c.waits = append(c.waits, wait{i, time.Now()})
+	return nil
+}
+
+// hopeless is how many connections may fail before the first one is made.
+const hopeless = 20
+
+// failed counts a connection that could not be made. When none ever was, the
+// target is not there.
+func (c *client) failed(err error) error {
+	if c.st.Failed++; c.st.Failed >= uint64(min(hopeless, len(c.conns))) && c.st.Streams == 0 && c.refused() == 0 {
+		return fmt.Errorf("connect to %s: %w: is the server there? see --url", c.addr, err)
+	}
+	return nil
+}
+
+var errNoPort = errors.New("no free source port is left")
+
+// connect returns a socket that is being connected from the next free port of
+// the connection's source address, if there are any to choose: the kernel's own
+// range of ports, one for all addresses, is no limit then.
+func (c *client) connect(i int) (int, error) {
+	family := unix.AF_INET
+	if c.addr.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	ports := 1
+	if len(c.o.From) > 0 {
+		ports = c.o.LastPort - c.o.FirstPort + 1
+	}
+	for range ports {
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return -1, fmt.Errorf("socket: %w", err)
+		}
+		if err = c.bind(fd, i); err == nil {
+			err = unix.Connect(fd, c.target)
+		}
+		if err == nil || err == unix.EINPROGRESS {
+			return fd, nil
+		}
+		unix.Close(fd)
+		if err != unix.EADDRINUSE && err != unix.EADDRNOTAVAIL { // taken, or in TIME_WAIT: the next port
+			return -1, err
+		}
+	}
+	return -1, errNoPort
+}
+
+func (c *client) bind(fd, i int) error {
+	if len(c.o.From) == 0 {
+		return nil
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	from := (c.o.First + i) % len(c.o.From)
+	port := c.ports[from]
+	if c.ports[from]++; c.ports[from] > c.o.LastPort {
+		c.ports[from] = c.o.FirstPort
+	}
+	return unix.Bind(fd, sockaddr(netip.AddrPortFrom(c.o.From[from], uint16(port))))
+}
+
+// giveUp ends connects that take too long.
+func (c *client) giveUp(now time.Time) error {
+	for len(c.waits) > 0 && now.Sub(c.waits[0].at) > connectTimeout {
+		if i := c.waits[0].i; c.conns[i].phase == phaseConnecting {
+			c.drop(i)
+			if err := c.failed(unix.ETIMEDOUT); err != nil {
+				return err
+			}
+		}
+		c.waits = c.waits[1:]
+	}
+	return nil
+}
+
+func (c *client) drop(i int32) {
+	k := &c.conns[i]
+	if k.phase == phaseConnecting {
+		c.connecting--
+	}
+	unix.Close(int(k.fd))
+	k.phase = phaseIdle
+	c.st.Open--
+}
+
+func (c *client) event(i int32) error {
+	switch c.conns[i].phase {
+	case phaseConnecting:
+		if err := c.ask(i); err != nil {
+			c.drop(i)
+			return c.failed(err)
+		}
+	case phaseReading:
+		c.read(i)
+	}
+	return nil
+}
+
+// ask sends the request on a connection that is made.
+func (c *client) ask(i int32) error {
+	k := &c.conns[i]
+	fd := int(k.fd)
+	if errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || errno != 0 {
+		return errors.Join(err, unix.Errno(errno))
+	}
+	c.request = append(c.request[:0], c.before...)
+	c.request = strconv.AppendInt(c.request, c.uid(int(i)), 10)
+	c.request = append(c.request, c.after...)
+	if n, err := unix.Write(fd, c.request); err != nil || n < len(c.request) { // a fresh socket takes a request whole
+		return errors.Join(err, fmt.Errorf("wrote %d bytes of the request", n))
+	}
+	if err := unix.EpollCtl(c.epoll, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: i}); err != nil {
+		return err
+	}
+	c.connecting--
+	k.phase = phaseReading
+	return nil
+}
+
+// uid is whose stream connection i opens.
+func (c *client) uid(i int) int64 {
+	return c.o.FirstUID + int64(c.o.First+i)%(c.o.LastUID-c.o.FirstUID+1)
+}
+
+// stalls says whether connection i is one of those that do not read.
+func (c *client) stalls(i int) bool {
+	return float64((c.o.First+i)%1000) < c.o.Stall*1000
+}
+
+func (c *client) read(i int32) {
+	k := &c.conns[i]
+	n, err := unix.Read(int(k.fd), c.buf)
+	if err == unix.EAGAIN || err == unix.EINTR {
+		return
+	}
+	if n > 0 {
+		c.st.Bytes += uint64(n)
+		k.feed(c.buf[:n], time.Now().UnixMicro(), c.st)
+	}
+	switch {
+	case k.state == stateBroken:
+		c.st.Broken++
+		c.drop(i)
+	case n > 0 && k.state == stateEnd:
+		c.st.Closed++
+		c.drop(i)
+	case n > 0 && k.state == stateAnswer:
+		c.drop(i)
+	case n > 0:
+		if k.state >= stateSize && c.stalls(int(i)) {
+			k.phase = phaseStalled
+			unix.EpollCtl(c.epoll, unix.EPOLL_CTL_DEL, int(k.fd), nil)
+		}
+	case k.state < stateSize: // the end, or an error, before a stream began
+		c.drop(i)
+		c.st.Failed++
+	default:
+		c.st.Broken++
+		c.drop(i)
+	}
+}
+
+// churn closes connections and has them opened again.
+func (c *client) churn(now time.Time) {
+	if c.o.Churn == 0 {
+		return
+	}
+	due := c.o.Churn * now.Sub(c.start).Seconds()
+	if c.churned == 0 {
+		c.churned = due
+	}
+	for ; c.churned+1 <= due; c.churned++ {
+		i := int32(c.random.IntN(len(c.conns)))
+		switch c.conns[i].phase {
+		case phaseReading, phaseStalled:
+			c.drop(i)
+			c.again = append(c.again, i)
+		case phaseIdle: // the server has closed it
+			c.again = append(c.again, i)
+		}
+	}
+}
