@@ -34,8 +34,13 @@ type conn struct {
 	watches *watches
 	hotTail string        // see hotMessage
 	silence time.Duration // without a byte read, after which the peer is dead: 1.25 x net_ticktime
-	serving chan struct{} // closed when the reader begins
 	gone    chan struct{} // closed when ergo has forgotten the connection
+
+	// how enter and serve meet: each closes its channels when it is so far
+	serving  chan struct{} // ergo has started the reader
+	entered  chan struct{} // ergo's route is free again
+	standing chan struct{} // the registry has the connection, or refused says why not
+	refused  error
 
 	// owned by the reader
 	feed   Feed // nil: nothing is registered
@@ -64,16 +69,18 @@ const (
 
 func newConn(n *Node, sock net.Conn, info peerInfo, ack []byte) *conn {
 	c := &conn{
-		n:       n,
-		peer:    info.name,
-		info:    info,
-		sock:    sock,
-		ack:     ack,
-		w:       newWriter(sock, &n.counters, n.o.NetTickTime),
-		watches: newWatches(),
-		silence: n.o.NetTickTime + n.o.NetTickTime/4,
-		serving: make(chan struct{}),
-		gone:    make(chan struct{}),
+		n:        n,
+		peer:     info.name,
+		info:     info,
+		sock:     sock,
+		ack:      ack,
+		w:        newWriter(sock, &n.counters, n.o.NetTickTime),
+		watches:  newWatches(),
+		silence:  n.o.NetTickTime + n.o.NetTickTime/4,
+		serving:  make(chan struct{}),
+		entered:  make(chan struct{}),
+		standing: make(chan struct{}),
+		gone:     make(chan struct{}),
 	}
 	if n.o.NewFeed != nil {
 		c.hotTail = regSendTail(n.o.Register)
@@ -110,9 +117,14 @@ func (c *conn) serve(router node.CoreRouter) {
 	if !c.phase.CompareAndSwap(connNew, connServing) {
 		return
 	}
+	close(c.serving)
+	// Only now may the peer know that it is connected: if it came again at once, the
+	// route of this connection would still be in the way.
+	<-c.entered
 	c.router = router
 	again, err := c.n.registry.connect(c)
-	close(c.serving)
+	c.refused = err
+	close(c.standing)
 	if err == nil && c.ack != nil {
 		err = writeHello(c.sock, c.ack) // within the handshake's deadline
 	}

@@ -18,9 +18,10 @@ import (
 // What we plug into ergo. ergo insists on a listener, on dialling itself and on
 // accepting one client after the other. So it gets a listener of its own on loopback
 // that nobody knows and that refuses everyone; and a connection that our listener or
-// our dialling has finished comes in by a static route: ergo dials its own listener,
-// our handshake for that route gives the finished peer, our protocol the finished
-// connection. The dialled socket stays as an idle token; ergo closes it at the end.
+// our dialling has finished comes in by a static route: ergo dials a port that is
+// there for this alone, our handshake for that route gives the finished peer, our
+// protocol the finished connection. The dialled socket stays as an idle token, which
+// ergo closes at the end.
 
 const (
 	ergoPortMin = 20000 // of ergo's listener; it takes the first free one from a random start
@@ -29,22 +30,19 @@ const (
 	distVersion = 6 // handshake
 )
 
-// plug is our node.Registrar. It knows nobody and registers nothing: EPMD is told of
-// our own port, in register.go.
-type plug struct {
-	port uint16 // of ergo's listener, told by Register
-}
+// noRegistrar is our node.Registrar. It knows nobody, so that ergo never dials but by
+// enter, and registers nothing: EPMD is told of our own port, in register.go.
+type noRegistrar struct{}
 
 // startErgo starts ergo's node without any of its default applications, and a process
 // of ours for sending.
 func (n *Node) startErgo() error {
-	n.plug = new(plug)
 	begin := uint16(ergoPortMin + rand.IntN(ergoPortMax-ergoPortMin))
 	started, err := node.StartWithContext(context.Background(), n.o.Name, lib.RandomString(32), node.Options{
 		Creation:  n.creation,
 		Listeners: []node.Listener{{Hostname: "127.0.0.1", ListenBegin: begin, ListenEnd: ergoPortMax + 5000}},
 		Flags:     node.Flags{Enable: true, EnableBigCreation: true, EnableBigPidRef: true},
-		Registrar: n.plug,
+		Registrar: noRegistrar{},
 		Handshake: noHandshake{},
 		Proto:     noProto{},
 		System:    node.System{DisableAnonMetrics: true},
@@ -66,9 +64,18 @@ func (n *Node) startErgo() error {
 	return nil
 }
 
-// enter hands a finished connection to ergo and returns when its reader runs.
+// enter hands a finished connection to ergo and returns when it stands in the registry.
 func (n *Node) enter(c *conn) error {
-	err := n.ergo.AddStaticRoute(c.peer, "127.0.0.1", n.plug.port, node.RouteOptions{IsErgo: true, Handshake: handshakeRoute{c}, Proto: route{c}})
+	// Nobody accepts here: the system finishes ergo's dialling, and closing the listener
+	// ends the other side of the token. So no accept can fail for want of descriptors,
+	// upon which ergo's own accept loop would spin.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("open a port for ergo: %w", err)
+	}
+	defer l.Close()
+	port := uint16(l.Addr().(*net.TCPAddr).Port)
+	err = n.ergo.AddStaticRoute(c.peer, "127.0.0.1", port, node.RouteOptions{IsErgo: true, Handshake: handshakeRoute{c}, Proto: route{c}})
 	if err != nil {
 		return fmt.Errorf("add route to ergo: %w", err)
 	}
@@ -81,15 +88,16 @@ func (n *Node) enter(c *conn) error {
 		defer late.Stop()
 		select {
 		case <-c.serving:
-			return nil
 		case <-late.C:
 			err = errors.New("ergo holds another connection to this peer")
 		}
 	}
-	if !c.abandon() {
-		return nil // it began in this instant
+	if err != nil && c.abandon() {
+		return fmt.Errorf("hand over to ergo: %w", err)
 	}
-	return fmt.Errorf("hand over to ergo: %w", err)
+	close(c.entered)
+	<-c.standing
+	return c.refused
 }
 
 // route gives one finished connection to ergo.
@@ -140,26 +148,18 @@ func (noProto) Init(context.Context, lib.NetReadWriter, string, node.HandshakeDe
 func (noProto) Serve(node.ConnectionInterface, node.CoreRouter) {}
 func (noProto) Terminate(node.ConnectionInterface)              {}
 
-// Register learns the port of ergo's listener; EPMD is told of ours, elsewhere.
-func (p *plug) Register(_ context.Context, _ string, o node.RegisterOptions) error {
-	p.port = o.Port
-	return nil
-}
-
-// Resolve knows nobody, so that ergo never dials but by enter.
-func (p *plug) Resolve(string) (node.Route, error) { return node.Route{}, lib.ErrNoRoute }
-func (p *plug) ResolveProxy(string) (node.ProxyRoute, error) {
+func (noRegistrar) Register(context.Context, string, node.RegisterOptions) error { return nil }
+func (noRegistrar) Resolve(string) (node.Route, error)                           { return node.Route{}, lib.ErrNoRoute }
+func (noRegistrar) ResolveProxy(string) (node.ProxyRoute, error) {
 	return node.ProxyRoute{}, lib.ErrProxyNoRoute
 }
-func (p *plug) RegisterProxy(string, int, node.ProxyFlags) error {
-	return lib.ErrUnsupported
-}
-func (p *plug) UnregisterProxy(string) error { return lib.ErrUnsupported }
-func (p *plug) Config() (node.RegistrarConfig, error) {
+func (noRegistrar) RegisterProxy(string, int, node.ProxyFlags) error { return lib.ErrUnsupported }
+func (noRegistrar) UnregisterProxy(string) error                     { return lib.ErrUnsupported }
+func (noRegistrar) Config() (node.RegistrarConfig, error) {
 	return node.RegistrarConfig{}, lib.ErrUnsupported
 }
-func (p *plug) ConfigItem(string) (etf.Term, error) { return nil, lib.ErrUnsupported }
-func (p *plug) SetConfigUpdateCallback(func(string, etf.Term) error) error {
+func (noRegistrar) ConfigItem(string) (etf.Term, error) { return nil, lib.ErrUnsupported }
+func (noRegistrar) SetConfigUpdateCallback(func(string, etf.Term) error) error {
 	return lib.ErrUnsupported
 }
 

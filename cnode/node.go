@@ -31,7 +31,6 @@ type Node struct {
 	port       uint16 // of listener
 	ergo       node.Node
 	ergoRouter node.CoreRouter
-	plug       *plug
 	sender     gen.Process
 	senderDone chan struct{}
 	registry   *registry
@@ -84,7 +83,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		}
 		n.wg.Go(func() { n.keepConnected(n.ctx, peer) })
 	}
-	n.log.Info("node started", "node", o.Name, "addr", n.listener.Addr().String(), "registered", registered != nil)
+	n.log.Info("node started", "node", o.Name, "addr", n.listener.Addr().String())
 	return n, nil
 }
 

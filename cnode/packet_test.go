@@ -8,8 +8,6 @@ import (
 	"net"
 	"testing"
 	"time"
-
-	"github.com/ergo-services/ergo/etf"
 )
 
 // Terms and packets for tests, written here independently of encode.go, as the OTP
@@ -229,14 +227,6 @@ var undecodable = []struct {
 	{"bits-9", []byte{77, 0, 0, 0, 1, 9, 0}},
 	{"trailing", append(tSmall(1), 1)},
 	{"compressed", []byte{80, 0, 0, 0, 1, 1}},
-}
-
-func etfPid(t testing.TB, term []byte) etf.Pid {
-	p, ok := pidOf(term)
-	if !ok {
-		t.Fatal("not a pid")
-	}
-	return p
 }
 
 // answers are the bytes that wait in a bare conn's writer.
