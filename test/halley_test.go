@@ -71,6 +71,7 @@ type halleyOptions struct {
 	epmd   int      // 0: the run's own
 	files  int      // limit of open files; 0: ours
 	args   []string // more flags
+	env    []string // more variables
 }
 
 // startHalley starts the binary and waits until it says that it is ready.
@@ -96,7 +97,7 @@ func startHalley(t *testing.T, o halleyOptions) *halley {
 	}
 	h := &halley{t: t, name: o.name, to: "{httpd, '" + o.name + "'}", cmd: exec.Command(args[0], args[1:]...),
 		log: new(logBuffer), ended: make(chan struct{})}
-	h.cmd.Env = cleanEnv("HOME=" + t.TempDir())
+	h.cmd.Env = cleanEnv(append(o.env, "HOME="+t.TempDir())...)
 	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log
 	dieWithUs(h.cmd)
 	if err := h.cmd.Start(); err != nil {

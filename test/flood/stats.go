@@ -22,8 +22,12 @@ type Stats struct {
 	Missing    uint64 // sequence numbers that never came
 	Doubled    uint64
 	OutOfOrder uint64
+	// Sent and Expected are the publisher's: messages sent, and how many of them
+	// these connections should get; Expected 0: not known.
+	Sent     uint64
+	Expected uint64
 	// Latency of messages in microseconds.
-	Latency *hdrhistogram.Histogram
+	Latency *hdrhistogram.Histogram `json:"-"`
 }
 
 // The latency histogram reaches from 1 µs to an hour with two digits.
@@ -74,6 +78,8 @@ func (s *Stats) Err() error {
 		return fmt.Errorf("%d streams broke", s.Broken)
 	case s.Missing > 0 || s.Doubled > 0 || s.OutOfOrder > 0:
 		return fmt.Errorf("messages: %d missing, %d doubled, %d out of order", s.Missing, s.Doubled, s.OutOfOrder)
+	case s.Expected > s.Messages:
+		return fmt.Errorf("messages: %d of %d did not arrive", s.Expected-s.Messages, s.Expected)
 	}
 	return nil
 }
