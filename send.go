@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -55,11 +56,22 @@ func send(c *cli.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
-	o, err := nodeOptions(c, log)
+	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
+	defer cancel()
+	to := c.String("to")
+	node, err := joinFor(ctx, c, to, log)
 	if err != nil {
 		return err
 	}
-	to := c.String("to")
+	return errors.Join(node.Send(to, c.String("register"), message), node.Stop(ctx))
+}
+
+// joinFor starts a node of our own that is connected to another.
+func joinFor(ctx context.Context, c *cli.Context, to string, log *slog.Logger) (*cnode.Node, error) {
+	o, err := nodeOptions(c, log)
+	if err != nil {
+		return nil, err
+	}
 	if !c.IsSet("name") { // a node of the same kind of name as the other
 		if _, host, ok := strings.Cut(to, "@"); ok {
 			alive, _, _ := strings.Cut(o.Name, "@")
@@ -68,18 +80,16 @@ func send(c *cli.Context) error {
 		}
 	}
 	if err := o.Validate(); err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
-	ctx, cancel := context.WithTimeout(c.Context, c.Duration("timeout"))
-	defer cancel()
 	node, err := cnode.Start(ctx, o)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err = node.Connect(ctx, to); err == nil {
-		err = node.Send(to, c.String("register"), message)
+	if err := node.Connect(ctx, to); err != nil {
+		return nil, errors.Join(err, node.Stop(ctx))
 	}
-	return errors.Join(err, node.Stop(ctx))
+	return node, nil
 }
 
 // sendMessage makes the term from the arguments.
