@@ -40,7 +40,7 @@ func noDelay(t *testing.T, fd int) bool {
 
 // unconnected returns a socket made before descriptors run out.
 func unconnected(t *testing.T) int {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,10 +66,15 @@ func noMoreFiles(t *testing.T) (restore func()) {
 		t.Fatal(err)
 	}
 	unix.Close(next)
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next), Max: old.Max}); err != nil {
+	low := old
+	assign(&low.Cur, next)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
 		t.Fatal(err)
 	}
 	restore = sync.OnceFunc(func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) })
 	t.Cleanup(restore)
 	return restore
 }
+
+// assign is = for a field whose type is not the same on all systems.
+func assign[T int64 | uint64](field *T, v int) { *field = T(v) }
