@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -128,6 +129,28 @@ func TestHelp_HidesTheCookie(t *testing.T) {
 		}
 		if out.Len() < 100 {
 			t.Errorf("%v: %q", args, out.String())
+		}
+	}
+}
+
+// TestFlood_WrongUse: mistakes name the flag and end with the status of usage.
+func TestFlood_WrongUse(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--connections", "0"}, "--connections 0 must be 1 or more"},
+		{[]string{"--uids", "9-1"}, `--uids "9-1" must be a range`},
+		{[]string{"--stall", "200%"}, `--stall "200%" must be a share`},
+		{[]string{"--from", "127.0.0.1-"}, `--from: "" is no address`},
+		{[]string{"--url", "http://127.0.0.1:1/"}, "must have {uid} once"},
+		{[]string{"--publish", "a@localhost", "--publish-rate", "0"}, "--publish-rate 0 must be more than 0"},
+		{[]string{"--publish", "a@localhost", "--publish-uids", "all"}, `--publish-uids "all" must be one of`},
+		{[]string{"x"}, "flood takes no argument"},
+	} {
+		err := app().Run(append([]string{"halley", "flood"}, c.args...))
+		if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: %v, want %q", c.args, err, c.want)
 		}
 	}
 }
