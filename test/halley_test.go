@@ -95,9 +95,15 @@ func startHalley(t *testing.T, o halleyOptions) *halley {
 		need(t, "bash")
 		args = append([]string{"bash", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, o.files), "bash"}, args...)
 	}
-	h := &halley{t: t, name: o.name, to: "{httpd, '" + o.name + "'}", cmd: exec.Command(args[0], args[1:]...),
-		log: new(logBuffer), ended: make(chan struct{})}
-	h.cmd.Env = cleanEnv(append(o.env, "HOME="+t.TempDir())...)
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = cleanEnv(append(o.env, "HOME="+t.TempDir())...)
+	return runHalley(t, o.name, cmd)
+}
+
+// runHalley starts a command that is `halley serve` and waits until it is ready.
+func runHalley(t *testing.T, name string, cmd *exec.Cmd) *halley {
+	t.Helper()
+	h := &halley{t: t, name: name, to: "{httpd, '" + name + "'}", cmd: cmd, log: new(logBuffer), ended: make(chan struct{})}
 	h.cmd.Stdout, h.cmd.Stderr = h.log, h.log
 	dieWithUs(h.cmd)
 	if err := h.cmd.Start(); err != nil {
