@@ -14,6 +14,7 @@ import (
 
 	"github.com/ergo-services/ergo/etf"
 	"github.com/ergo-services/ergo/gen"
+	"github.com/ergo-services/ergo/lib"
 	"github.com/ergo-services/ergo/node"
 )
 
@@ -196,6 +197,8 @@ func (n *Node) Peers() []string { return n.registry.names() }
 // Stats is a snapshot of what the node has done.
 func (n *Node) Stats() Counters { return n.counters.snapshot(len(n.registry.names())) }
 
+var errNotConnected = errors.New("not connected: connect first")
+
 const sendWait = 5 * time.Second // for the socket to take a message
 
 // Send is {name, peer} ! term. It returns when the socket has taken it; the peer must
@@ -203,12 +206,16 @@ const sendWait = 5 * time.Second // for the socket to take a message
 func (n *Node) Send(peer, name string, term etf.Term) error {
 	c := n.registry.conn(peer)
 	if c == nil {
-		return fmt.Errorf("send to %s at %s: not connected: connect first", name, peer)
+		return fmt.Errorf("send to %s at %s: %w", name, peer, errNotConnected)
 	}
 	if len(name) == 0 || len(name) > maxAtomBytes {
 		return fmt.Errorf("send to %q at %s: a name has 1 to %d bytes", name, peer, maxAtomBytes)
 	}
-	if err := n.sender.Send(gen.ProcessID{Name: name, Node: peer}, term); err != nil {
+	err := n.sender.Send(gen.ProcessID{Name: name, Node: peer}, term)
+	if errors.Is(err, lib.ErrNoRoute) {
+		err = errNotConnected // ergo has forgotten it in this instant
+	}
+	if err != nil {
 		return fmt.Errorf("send to %s at %s: %w", name, peer, err)
 	}
 	late := time.NewTimer(sendWait)
