@@ -1,13 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/urfave/cli/v2"
@@ -152,5 +155,49 @@ func TestFlood_WrongUse(t *testing.T) {
 		if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v: %v, want %q", c.args, err, c.want)
 		}
+	}
+}
+
+func TestMemlog_WrongUse(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{nil, "takes the PIDs"},
+		{[]string{"x"}, `"x" is no PID`},
+		{[]string{"--plot", "x.gif", "1"}, `--plot "x.gif" must end in .png or .svg`},
+		{[]string{"--log", "x"}, "--log goes with --plot"},
+		{[]string{"--every", "0s", "1"}, "--every 0s must be 10ms or more"},
+	} {
+		err := app().Run(append([]string{"halley", "memlog"}, c.args...))
+		if !errors.Is(err, errUsage) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: %v, want %q", c.args, err, c.want)
+		}
+	}
+	if err := app().Run([]string{"halley", "memlog", "--log", "/does/not/exist", "--plot", "x.png"}); err == nil {
+		t.Error("a missing log was drawn")
+	}
+}
+
+// TestMemlog_LogThenPlot logs this process and draws the log.
+func TestMemlog_LogThenPlot(t *testing.T) {
+	log, picture := filepath.Join(t.TempDir(), "memory.log"), filepath.Join(t.TempDir(), "memory.png")
+	f, err := os.Create(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	a := app()
+	a.Writer = f
+	if err := a.RunContext(ctx, []string{"halley", "memlog", "--every", "20ms", strconv.Itoa(os.Getpid())}); err != nil {
+		t.Fatal(err)
+	}
+	if err := app().Run([]string{"halley", "memlog", "--log", log, "--plot", picture}); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(picture); err != nil || info.Size() < 1000 {
+		t.Errorf("%v, %v", info, err)
 	}
 }
