@@ -150,9 +150,3 @@ func (s *stream) wantEnd() {
 		s.t.Fatalf("got %.80q, %v; want the last chunk", got, err)
 	}
 }
-
-// reset closes the socket with RST.
-func (s *stream) reset() {
-	s.conn.SetLinger(0)
-	s.conn.Close()
-}

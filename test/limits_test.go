@@ -146,6 +146,29 @@ func TestLimits_SilentClients(t *testing.T) {
 	}
 }
 
+// Nor do silent sockets on the other ports take the descriptors that the front's accept
+// needs: at the limit evio would end, and close every stream.
+func TestLimits_SilentOnOtherPorts(t *testing.T) {
+	for _, port := range []string{"dist", "admin"} {
+		t.Run(port, func(t *testing.T) {
+			h, e, _ := limited(t)
+			streams := h.openMany(20)
+			for range 300 {
+				dial(t, h.addr)
+			}
+			eventually(t, "all are accepted", func() bool { return h.metric("connections_opened_total") == 320 })
+			for range 100 {
+				dial(t, map[string]string{"dist": h.dist, "admin": h.admin}[port])
+			}
+			dial(t, h.addr)
+			wantAll(h, e, "besieged", streams)
+			if h.log.count("evio ended") != 0 {
+				t.Error("the engine was started again")
+			}
+		})
+	}
+}
+
 // A client that does not finish its request in time is told so and closed.
 func TestLimits_SlowRequest(t *testing.T) {
 	t.Parallel() // 10 s of waiting

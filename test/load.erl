@@ -1,7 +1,7 @@
 %% What sends much, for the tests of test/. A message's body is "Uid:N;" where N counts
 %% from 1 for each uid.
 -module(load).
--export([singles/4, lists/5, mixed/4, slow/5, start/2, stop/1, hidden/1, down/1]).
+-export([singles/4, lists/5, mixed/4, slow/5, flood/2, start/2, stop/1, hidden/1, down/1]).
 
 %% Rounds From to Last; in each, one message to each uid from 1 to Uids.
 singles(To, Uids, From, Last) ->
@@ -38,6 +38,10 @@ slow(To, Slow, Healthy, Count, Size) ->
         Ns = lists:seq(I * 20 + 1, I * 20 + 20),
         To ! lists:append([[{Slow, <<(integer_to_binary(N))/binary, $:, Pad/binary>>}, message(Healthy, N)] || N <- Ns])
     end).
+
+%% A process that sends Message again and again, until it is killed.
+flood(To, Message) ->
+    spawn(fun Again() -> To ! Message, Again() end).
 
 %% A process that sends rounds until it is told to stop; stop gives how many messages
 %% it has sent.
