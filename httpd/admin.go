@@ -10,7 +10,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 )
+
+// maxAdmin is how many connections the admin side serves at a time; more wait.
+const maxAdmin = 16
 
 // Admin is the second address: metrics and health, served by net/http.
 type Admin struct {
@@ -25,6 +29,7 @@ func NewAdmin(addr string, metrics prometheus.Gatherer, ready func() error) (*Ad
 	if err != nil {
 		return nil, fmt.Errorf("--admin: %w", err)
 	}
+	listener = netutil.LimitListener(listener, maxAdmin)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })

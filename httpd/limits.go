@@ -24,10 +24,16 @@ func raiseOpenFiles() (uint64, error) {
 	return uint64(limit.Cur), nil
 }
 
-// reserve is how many descriptors are kept from the connections: for clients
-// that are told there is no room, Erlang nodes, the admin address, logs.
+// minReserve is the sum of what can be taken at the same time beside the
+// connections: overflowSlots for clients that are told there is no room,
+// maxAdmin, 64 unfinished handshakes of Erlang nodes, and some for those that
+// are connected, for listeners and logs. Without it a stranger's idle sockets on
+// another port could make the front's accept fail.
+const minReserve = overflowSlots + maxAdmin + 64 + 32
+
+// reserve is how many descriptors are kept from the connections.
 func reserve(files uint64) uint64 {
-	return min(max(2*overflowSlots, files/16), 1024)
+	return min(max(minReserve, files/16), 1024)
 }
 
 // capacity is how many connections there may be.

@@ -24,7 +24,7 @@ const (
 	overTotalLogEvery = time.Second
 	// overflowSlots are the slots beyond the limit of connections, in which a
 	// client is told that there is no room.
-	overflowSlots = 32
+	overflowSlots = 16
 )
 
 // loop is one goroutine and what it owns.
@@ -94,13 +94,19 @@ func (l *loop) now() time.Duration { return time.Since(l.start) }
 // onWake works on what the mailbox has: the messages of a turn are collected
 // by connection, written, and only then given back to their feed.
 func (l *loop) onWake() {
-	closing := l.server.closing.Load() // before take: what came before it is delivered
-	entries := 0
-	for entries < maxTurnEntries {
+	// When Halley shuts down this turn takes all that came before, however
+	// much, and nothing that comes now: the drain begins after it.
+	last := l.server.closing.Load() && !l.draining
+	taken := false
+	for entries := 0; entries < maxTurnEntries || last; {
 		if l.backlog == nil {
+			if taken && last {
+				break
+			}
 			if l.backlog = l.mailbox.take(); l.backlog == nil {
 				break
 			}
+			taken = true
 		}
 		p := l.backlog
 		l.backlog = p.next
@@ -119,10 +125,10 @@ func (l *loop) onWake() {
 	l.done = l.done[:0]
 	l.count.pendingBytes.Store(l.pendings.bytes)
 	switch {
+	case last:
+		l.startDrain()
 	case l.backlog != nil:
 		l.engine.wake()
-	case closing && !l.draining:
-		l.startDrain()
 	}
 }
 
