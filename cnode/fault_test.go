@@ -219,7 +219,12 @@ func TestFault_NameInUse(t *testing.T) {
 
 	// A predecessor that has ended, but that epmd still knows: Start waits for it.
 	name := uniqueName("halley")
-	old, err := registerName(t.Context(), o.EPMD, name, 1) // nothing listens there
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	old, err := registerName(t.Context(), o.EPMD, name, uint16(nobody.Addr().(*net.TCPAddr).Port))
 	if err != nil {
 		t.Fatal(err)
 	}
