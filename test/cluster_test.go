@@ -40,7 +40,7 @@ func TestCluster_IsNotGossiped(t *testing.T) {
 }
 
 func TestCluster_HalleyDials(t *testing.T) {
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	h := startHalley(t, halleyOptions{args: []string{"--connect", e.name}})
 	h.connected(e)
 	s := h.open("123")
@@ -50,7 +50,7 @@ func TestCluster_HalleyDials(t *testing.T) {
 
 func TestCluster_ErlangDialsBySending(t *testing.T) {
 	h := startHalley(t, halleyOptions{})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	s := h.open("123")
 	e.eval("%s ! {123, <<\"hello\">>}", h.to)
 	s.want("hello")
@@ -79,7 +79,7 @@ func TestCluster_LongNames(t *testing.T) {
 
 // One Halley serves several Erlang nodes; --connect may be repeated.
 func TestCluster_SeveralNodes(t *testing.T) {
-	one, two := startErl(t, erlOptions{}), startErl(t, erlOptions{})
+	one, two := sharedErl(t), startErl(t, erlOptions{})
 	h := startHalley(t, halleyOptions{args: []string{"--connect", one.name, "--connect", two.name, "--register", "web"}})
 	eventually(t, "two peers", func() bool { return h.metric("peers") == 2 })
 	s := h.open("1")
@@ -96,7 +96,7 @@ func TestCluster_IPv6Front(t *testing.T) {
 		l.Close()
 	}
 	h := startHalley(t, halleyOptions{listen: "[::1]:0", args: []string{"--listen", "127.0.0.1:0"}})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	if !strings.HasPrefix(h.addr, "[::1]:") {
 		t.Fatalf("the first address is %s", h.addr)
 	}

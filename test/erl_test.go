@@ -42,8 +42,10 @@ type erlNode struct {
 }
 
 // evaluator reads an expression a line and prints its value after "=> ". All are
-// evaluated by one and the same Erlang process.
-const evaluator = `L = fun L(B) -> case io:get_line("") of eof -> halt(); S -> ` +
+// evaluated by one and the same Erlang process. The line "reset" makes it forget its
+// variables and messages.
+const evaluator = `F = fun F() -> receive _ -> F() after 0 -> [] end end, ` +
+	`L = fun L(B) -> case io:get_line("") of eof -> halt(); "reset\n" -> L(F()); S -> ` +
 	`{V, N} = try {ok, T, _} = erl_scan:string(S), {ok, E} = erl_parse:parse_exprs(T), ` +
 	`{value, X, B1} = erl_eval:exprs(E, B), {X, B1} catch C:R -> {{C, R}, B} end, ` +
 	`io:format("=> ~0p~n", [V]), L(N) end end, io:format("=> ready~n"), L([]).`
@@ -61,7 +63,43 @@ type erlOptions struct {
 	epmd   int    // 0: the run's own
 }
 
+// shared is a node for tests, one after the other, that leave it as it was: on a busy
+// machine the start of a node takes seconds.
+var shared *erlNode
+
+// sharedErl gives the shared node with a fresh evaluator.
+func sharedErl(t *testing.T) *erlNode {
+	t.Helper()
+	if shared == nil {
+		shared = newErl(t, erlOptions{})
+	}
+	e := shared
+	e.t = t
+	fmt.Fprintln(e.in, "reset")
+	t.Cleanup(func() {
+		if t.Failed() { // who knows what it does
+			e.kill()
+			t.Logf("%s printed:\n%s", e.name, e.printed())
+			shared = nil
+		}
+	})
+	return e
+}
+
+// startErl starts a node of the test's own.
 func startErl(t *testing.T, o erlOptions) *erlNode {
+	t.Helper()
+	e := newErl(t, o)
+	t.Cleanup(func() {
+		e.kill()
+		if t.Failed() {
+			t.Logf("%s printed:\n%s", e.name, e.printed())
+		}
+	})
+	return e
+}
+
+func newErl(t *testing.T, o erlOptions) *erlNode {
 	t.Helper()
 	if o.epmd == 0 {
 		o.epmd = epmd.use(t)
@@ -77,7 +115,7 @@ func startErl(t *testing.T, o erlOptions) *erlNode {
 		kind = "-name"
 	}
 	cmd := o.otp.command(kind, o.name, "-setcookie", o.cookie, "-start_epmd", "false", "-noshell", "-eval", evaluator)
-	home := t.TempDir()
+	home := workDir
 	if o.otp.root != "" {
 		home = "/tmp"
 	}
@@ -97,13 +135,8 @@ func startErl(t *testing.T, o erlOptions) *erlNode {
 	}
 	e := &erlNode{t: t, name: o.name, cmd: cmd, in: in, lines: make(chan string, 64), ended: make(chan struct{})}
 	go e.read(out)
-	t.Cleanup(func() {
-		e.kill()
-		if t.Failed() {
-			t.Logf("%s printed:\n%s", e.name, e.printed())
-		}
-	})
 	if got := e.answer(); got != "ready" {
+		e.kill()
 		t.Fatalf("%s: %s", e.name, got)
 	}
 	e.want("loaded", "%s", fmt.Sprintf(loader, base64.StdEncoding.EncodeToString([]byte(loadErl))))

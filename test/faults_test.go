@@ -22,7 +22,7 @@ func TestFault_ErlangKilledAndBack(t *testing.T) {
 			}
 			h := startHalley(t, o)
 			s := h.open("1")
-			for round := range 3 {
+			for round := range 2 {
 				e := startErl(t, erlOptions{name: name})
 				if direction == "halley-dials" {
 					h.connected(e)
@@ -32,11 +32,11 @@ func TestFault_ErlangKilledAndBack(t *testing.T) {
 				e.kill()
 				eventually(t, "the peer is gone", func() bool { return h.metric("peers") == 0 })
 			}
-			if m := h.metrics(); m.of(t, "connections") != 1 || m.of(t, "dist_reconnects_total") != 2 || m.of(t, "connections_opened_total") != 1 {
+			if m := h.metrics(); m.of(t, "connections") != 1 || m.of(t, "dist_reconnects_total") != 1 || m.of(t, "connections_opened_total") != 1 {
 				t.Errorf("connections %d, reconnects %d", m.of(t, "connections"), m.of(t, "dist_reconnects_total"))
 			}
-			if n := h.log.count("peer lost"); n != 3 {
-				t.Errorf("%d lines for 3 losses", n)
+			if n := h.log.count("peer lost"); n != 2 {
+				t.Errorf("%d lines for 2 losses", n)
 			}
 		})
 	}
@@ -46,8 +46,8 @@ func TestFault_ErlangKilledAndBack(t *testing.T) {
 func TestFault_ErlangKilledWhileSending(t *testing.T) {
 	h := startHalley(t, halleyOptions{args: []string{"--max-pending", "8MiB"}})
 	streams := h.openMany(20)
-	other := startErl(t, erlOptions{})
-	for range 3 {
+	other := sharedErl(t)
+	for range 2 {
 		e := startErl(t, erlOptions{})
 		e.want("true", "is_pid(load:start(%s, 20))", h.to)
 		before := h.metric("messages_received_total")
@@ -125,7 +125,7 @@ func TestFault_EPMDKilledAndBack(t *testing.T) {
 // right one are served.
 func TestFault_WrongCookie(t *testing.T) {
 	stranger := startErl(t, erlOptions{cookie: otherCookie})
-	friend := startErl(t, erlOptions{})
+	friend := sharedErl(t)
 	h := startHalley(t, halleyOptions{args: []string{"--connect", stranger.name}})
 	eventually(t, "a line on our dialling", func() bool { return h.log.count("cannot connect", "wrong cookie", stranger.name) > 0 })
 	stranger.want("pang", "net_adm:ping('%s')", h.name)
@@ -149,7 +149,7 @@ func TestFault_WrongCookie(t *testing.T) {
 // What is not Erlang, or lies about its lengths, ends its own connection and nothing else.
 func TestFault_GarbageOnTheDistributionPort(t *testing.T) {
 	h := startHalley(t, halleyOptions{})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	e.want("pong", "net_adm:ping('%s')", h.name)
 	s := h.open("1")
 	noise := make([]byte, 64<<10)
@@ -212,6 +212,6 @@ func TestFault_SilentDialers(t *testing.T) {
 	for range 100 {
 		dial(t, h.dist)
 	}
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	e.want("pong", "net_adm:ping('%s')", h.name)
 }

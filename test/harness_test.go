@@ -38,6 +38,11 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(workDir)
 	defer epmd.stop()
+	defer func() {
+		if shared != nil {
+			shared.kill()
+		}
+	}()
 	if halleyBin = os.Getenv("HALLEY_BIN"); halleyBin == "" {
 		halleyBin = filepath.Join(workDir, "halley")
 		build := exec.Command("go", "build", "-o", halleyBin, "..")

@@ -21,7 +21,7 @@ const files = 256
 func limited(t *testing.T) (h *halley, e *erlNode, capacity int) {
 	t.Helper()
 	h = startHalley(t, halleyOptions{files: files})
-	e = startErl(t, erlOptions{})
+	e = sharedErl(t)
 	e.want("pong", "net_adm:ping('%s')", h.name)
 	capacity = h.metric("max_connections")
 	if capacity < files/2 || capacity >= files {

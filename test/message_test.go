@@ -14,7 +14,7 @@ import (
 func pair(t *testing.T, args ...string) (*halley, *erlNode) {
 	t.Helper()
 	h := startHalley(t, halleyOptions{args: args})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	e.want("pong", "net_adm:ping('%s')", h.name)
 	return h, e
 }

@@ -67,7 +67,7 @@ func TestOrder_Million(t *testing.T) {
 	const uids = 1000
 	// Readers share two cores with everything else: a pause is not to make them slow.
 	h := startHalley(t, halleyOptions{args: []string{"--max-pending", "8MiB"}})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	e.want("pong", "net_adm:ping('%s')", h.name)
 	streams := h.openMany(uids)
 	for _, part := range []struct {
@@ -97,7 +97,7 @@ func TestOrder_Million(t *testing.T) {
 func TestOrder_SeveralSenders(t *testing.T) {
 	const senders, rounds = 4, 2000
 	h := startHalley(t, halleyOptions{args: []string{"--max-pending", "8MiB"}})
-	nodes := []*erlNode{startErl(t, erlOptions{}), startErl(t, erlOptions{})}
+	nodes := []*erlNode{sharedErl(t), startErl(t, erlOptions{})}
 	s := h.open("1")
 	for i := range senders {
 		nodes[i%2].want("true", "is_pid(spawn(fun() -> [%s ! {1, integer_to_list(%d * 1000000 + N)} || N <- lists:seq(1, %d)] end))",
@@ -126,7 +126,7 @@ func TestOrder_SeveralSenders(t *testing.T) {
 // A uid's connections each get everything.
 func TestOrder_ManyConnectionsOfAUid(t *testing.T) {
 	h := startHalley(t, halleyOptions{})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	tabs := []*stream{h.open("1"), h.open("1"), h.open("1")}
 	e.want("ok", "load:singles(%s, 1, 1, 1000)", h.to)
 	var progress atomic.Int64
@@ -148,7 +148,7 @@ func TestOrder_ManyConnectionsOfAUid(t *testing.T) {
 func TestPause_GetsEveryByte(t *testing.T) {
 	const size, count = 10_000, 1200 // 12 MB: more than the kernel's buffers hold
 	h := startHalley(t, halleyOptions{args: []string{"--max-pending", "16MiB"}})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	c := dial(t, h.addr)
 	c.SetReadBuffer(smallBuffer)
 	s := h.openOn(c, "1")

@@ -70,7 +70,7 @@ func sendSlow(t *testing.T, h *halley, e *erlNode, healthy *stream) (grownKiB in
 
 func TestSlow_Close(t *testing.T) {
 	h := startHalley(t, halleyOptions{})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	slow, healthy := slowPair(t, h)
 	if grown := sendSlow(t, h, e, healthy); grown > slowMemoryKiB {
 		t.Errorf("memory grew by %d KiB, more than %d", grown, slowMemoryKiB)
@@ -99,7 +99,7 @@ func TestSlow_Close(t *testing.T) {
 
 func TestSlow_Drop(t *testing.T) {
 	h := startHalley(t, halleyOptions{args: []string{"--slow", "drop"}})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	slow, healthy := slowPair(t, h)
 	if grown := sendSlow(t, h, e, healthy); grown > slowMemoryKiB {
 		t.Errorf("memory grew by %d KiB, more than %d", grown, slowMemoryKiB)
@@ -152,7 +152,7 @@ func TestSlow_Drop(t *testing.T) {
 func TestSlow_Total(t *testing.T) {
 	const clients = 20
 	h := startHalley(t, halleyOptions{args: []string{"--max-pending", "16MiB", "--max-pending-total", "8MiB"}})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	for i := range clients {
 		c := dial(t, h.addr)
 		c.SetReadBuffer(smallBuffer)

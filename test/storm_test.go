@@ -18,7 +18,7 @@ func TestStorm(t *testing.T) {
 		last    = 4 * time.Second
 	)
 	h := startHalley(t, halleyOptions{})
-	nodes := []*erlNode{startErl(t, erlOptions{}), startErl(t, erlOptions{})}
+	nodes := []*erlNode{sharedErl(t), startErl(t, erlOptions{})}
 	for _, e := range nodes {
 		e.want("pong", "net_adm:ping('%s')", h.name)
 	}

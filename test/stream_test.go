@@ -31,7 +31,7 @@ func curl(t *testing.T, args ...string) string {
 func TestStream_CurlPrintsMessages(t *testing.T) {
 	need(t, "curl")
 	h := startHalley(t, halleyOptions{})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	cmd := exec.Command("curl", "--silent", "--show-error", "--no-buffer", "http://"+h.addr+"/test/123")
 	dieWithUs(cmd)
 	out := new(logBuffer)
@@ -60,7 +60,7 @@ func TestStream_CurlPrintsMessages(t *testing.T) {
 // The bytes on the wire, one by one.
 func TestStream_RawBytes(t *testing.T) {
 	h := startHalley(t, halleyOptions{})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	c := dial(t, h.addr)
 	io.WriteString(c, "GET /test/123 HTTP/1.1\r\nHost: x\r\n\r\n")
 	c.SetReadDeadline(time.Now().Add(patience))
@@ -94,7 +94,7 @@ func TestStream_RawBytes(t *testing.T) {
 // HTTP/1.0 has no chunks: the bytes as they are, until the close.
 func TestStream_HTTP10(t *testing.T) {
 	h := startHalley(t, halleyOptions{})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	c := dial(t, h.addr)
 	io.WriteString(c, "GET /test/123 HTTP/1.0\r\n\r\n")
 	eventually(t, "the stream", func() bool { return h.metric("connections") == 1 })
@@ -111,7 +111,7 @@ func TestStream_HTTP10(t *testing.T) {
 // net/http, an HTTP implementation that is not ours, undoes the chunks.
 func TestStream_NetHTTP(t *testing.T) {
 	h := startHalley(t, halleyOptions{args: []string{"--path", "/user/{uid}/events", "--welcome", ""}})
-	e := startErl(t, erlOptions{})
+	e := sharedErl(t)
 	client := http.Client{Timeout: patience}
 	resp, err := client.Get("http://" + h.addr + "/user/j%C3%B6e/events?x=1")
 	if err != nil {
