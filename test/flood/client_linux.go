@@ -27,6 +27,7 @@ const (
 	phaseConnecting              // connect is on its way
 	phaseReading
 	phaseStalled // has its stream, and reads no more
+	phaseAgain   // waits to be opened again
 )
 
 const (
@@ -141,7 +142,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 
 func (c *client) close() {
 	for i := range c.conns {
-		if c.conns[i].phase != phaseIdle {
+		if p := c.conns[i].phase; p != phaseIdle && p != phaseAgain {
 			unix.Close(int(c.conns[i].fd))
 		}
 	}
@@ -244,6 +245,7 @@ func (c *client) openDue(now time.Time) error {
 // open begins a connection. What is wrong with this machine is an error; what is
 // wrong with the target is counted.
 func (c *client) open(i int32) error {
+	c.conns[i].phase = phaseIdle
 	fd, err := c.connect(int(i))
 	switch {
 	case errors.Is(err, errNoPort):
@@ -441,9 +443,11 @@ func (c *client) churn(now time.Time) {
 		switch c.conns[i].phase {
 		case phaseReading, phaseStalled:
 			c.drop(i)
-			c.again = append(c.again, i)
 		case phaseIdle: // the server has closed it
-			c.again = append(c.again, i)
+		default:
+			continue
 		}
+		c.conns[i].phase = phaseAgain
+		c.again = append(c.again, i)
 	}
 }
