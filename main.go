@@ -26,7 +26,7 @@ const (
 var errUsage = errors.New("usage")
 
 func main() {
-	err := app().RunContext(context.Background(), os.Args)
+	err := app().RunContext(context.Background(), hideCookie())
 	if err == nil {
 		return
 	}

@@ -143,7 +143,7 @@ func (s *service) start(ctx context.Context, node cnode.Options, front httpd.Opt
 	s.registry.MustRegister(s.front.Metrics(), nodeMetrics{s.node},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if admin != "" {
-		if s.admin, err = httpd.NewAdmin(admin, s.registry, s.ready); err != nil {
+		if s.admin, err = httpd.NewAdmin(admin, s.registry, s.ready, s.log); err != nil {
 			return err
 		}
 		s.log.Info("admin", "addr", s.admin.Addr().String())

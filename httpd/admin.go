@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -24,7 +25,7 @@ type Admin struct {
 }
 
 // NewAdmin listens on addr. ready tells why Halley is not ready, nil if it is.
-func NewAdmin(addr string, metrics prometheus.Gatherer, ready func() error) (*Admin, error) {
+func NewAdmin(addr string, metrics prometheus.Gatherer, ready func() error, log *slog.Logger) (*Admin, error) {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("--admin: %w", err)
@@ -47,6 +48,7 @@ func NewAdmin(addr string, metrics prometheus.Gatherer, ready func() error) (*Ad
 			ReadHeaderTimeout: 5 * time.Second,
 			WriteTimeout:      30 * time.Second,
 			IdleTimeout:       60 * time.Second,
+			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		},
 		done: make(chan error, 1),
 	}

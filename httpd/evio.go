@@ -149,6 +149,7 @@ func (e *evioEngine) openControl(socket string) error {
 	if err != nil {
 		return fmt.Errorf("connect the control socket: %w", err)
 	}
+	os.RemoveAll(filepath.Dir(socket)) // it is connected: nobody else shall be, and nothing shall be left by a kill
 	e.control.Store(c)
 	e.awake.Store(false)
 	e.wake() // there may be work since before it was there
