@@ -39,7 +39,12 @@ func readConfig(c *cli.Context) error {
 	if root.Kind != yaml.MappingNode {
 		return fmt.Errorf("--config %s: line %d: must have lines such as `max-pending: 64KiB`", file, root.Line)
 	}
+	seen := map[string]bool{}
 	for i := 0; i+1 < len(root.Content); i += 2 {
+		if key := root.Content[i]; seen[key.Value] {
+			return fmt.Errorf("--config %s: line %d: %s is there twice", file, key.Line, key.Value)
+		}
+		seen[root.Content[i].Value] = true
 		if err := setFromConfig(c, root.Content[i], root.Content[i+1]); err != nil {
 			return fmt.Errorf("--config %s: line %d: %w", file, root.Content[i].Line, err)
 		}

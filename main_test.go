@@ -103,6 +103,7 @@ func TestConfig_Mistakes(t *testing.T) {
 		"slow: [a, b]\n":              "line 1: slow takes one value, not a list",
 		"slow: {a: b}\n":              "line 1: slow takes a plain value",
 		"- a\n":                       "line 1: must have lines such as",
+		"slow: drop\nslow: close\n":   "line 2: slow is there twice",
 		"a: b: c\n":                   "mapping values are not allowed",
 	} {
 		if _, err := runConfig(t, yaml); err == nil || !strings.Contains(err.Error(), want) {

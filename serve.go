@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -74,7 +73,6 @@ type service struct {
 	registry *prometheus.Registry
 	// waitsForPeer says that --connect was given: ready means connected.
 	waitsForPeer bool
-	leaving      atomic.Bool
 }
 
 func serve(c *cli.Context) error {
@@ -157,18 +155,14 @@ func (s *service) start(ctx context.Context, node cnode.Options, front httpd.Opt
 
 // ready tells why this Halley should get no clients.
 func (s *service) ready() error {
-	switch {
-	case s.leaving.Load():
-		return errors.New("shutting down")
-	case s.waitsForPeer && len(s.node.Peers()) == 0:
+	if s.waitsForPeer && len(s.node.Peers()) == 0 {
 		return errors.New("no Erlang node is connected")
 	}
-	return nil
+	return s.front.Ready()
 }
 
 // stop ends the streams while the cluster is still there, then the rest.
 func (s *service) stop(drain time.Duration) error {
-	s.leaving.Store(true)
 	st := s.front.Stats()
 	s.log.Info("shutting down", "connections", st.Connections, "drain", drain.String())
 	err := s.front.Shutdown(context.Background())

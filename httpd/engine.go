@@ -15,6 +15,8 @@ type engine interface {
 	// run listens, tells up the addresses (in the order of Options.Listen) and
 	// serves until stop. It returns an error if it cannot listen.
 	run(h engineHandler, up func([]net.Addr)) error
+	// serving says whether clients are being accepted. Any goroutine may call it.
+	serving() bool
 	// wake makes the loop call onWake soon. Any goroutine may call it.
 	wake()
 	// write gives the socket as much of bufs, one after the other, as it takes

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -39,11 +40,13 @@ type evioEngine struct {
 	keepAlive time.Duration
 	log       *slog.Logger
 	handler   engineHandler
-	up        func([]net.Addr)
+	up        func([]net.Addr) // nil once it was called
+	addrs     []net.Addr
 	// Written by anyone.
 	control   atomic.Pointer[net.UnixConn] // our end of it
 	awake     atomic.Bool                  // a byte is on its way through it
 	stopping  atomic.Bool
+	isServing atomic.Bool
 	tickDue   atomic.Bool
 	retryDue  atomic.Bool
 	tickTimer *time.Timer
@@ -67,37 +70,45 @@ type retry struct {
 
 const (
 	minRetry = 2 * time.Millisecond
-	maxRetry = 200 * time.Millisecond
+	maxRetry = time.Second
+	// retryGrid is what longer delays are rounded up to: each firing of the
+	// timer looks at all that wait.
+	retryGrid = 50 * time.Millisecond
 )
 
 func newEvio(o Options) *evioEngine {
-	return &evioEngine{listen: o.Listen, keepAlive: o.KeepAlive, log: o.Logger, retries: map[uint32]retry{}}
+	return &evioEngine{listen: slices.Clone(o.Listen), keepAlive: o.KeepAlive, log: o.Logger, retries: map[uint32]retry{}}
 }
 
 func (e *evioEngine) run(h engineHandler, up func([]net.Addr)) error {
 	e.handler, e.up = h, up
-	e.tickTimer = time.AfterFunc(tickEvery, e.tick)
+	e.tickTimer = time.AfterFunc(time.Hour, e.tick)
 	defer e.tickTimer.Stop()
+	e.tickTimer.Reset(tickEvery)
 	e.retryTimer = time.AfterFunc(time.Hour, func() { e.retryDue.Store(true); e.wake() })
 	defer e.retryTimer.Stop()
-	for {
+	for pause := minRestart; ; pause = min(2*pause, maxRestart) {
 		err := e.serve()
 		switch {
 		case e.stopping.Load():
 			return nil
-		case e.up != nil: // it never listened
+		case e.up != nil: // it never served
 			return err
 		case err == nil:
 			err = errors.New("accept failed, most likely for want of descriptors")
+			pause = minRestart
 		}
 		// Every connection was closed and is counted.
 		e.log.Error("evio ended, its connections are closed, it is started again", "err", err)
-		time.Sleep(restartPause)
+		time.Sleep(pause)
 	}
 }
 
-// restartPause is between the end of evio and its next start.
-const restartPause = 100 * time.Millisecond
+// minRestart and maxRestart are between the end of evio and its next start.
+const (
+	minRestart = 100 * time.Millisecond
+	maxRestart = 5 * time.Second
+)
 
 // serve runs evio until it ends.
 func (e *evioEngine) serve() error {
@@ -115,12 +126,9 @@ func (e *evioEngine) serve() error {
 			for i, addr := range addrs {
 				e.listen[i] = addr.String() // the same port, should evio be started again
 			}
-			if dialErr = e.openControl(socket); dialErr != nil {
+			e.addrs = addrs
+			if dialErr = errors.Join(e.openControl(socket), spareFiles()); dialErr != nil {
 				return evio.Shutdown
-			}
-			if e.up != nil {
-				e.up(addrs)
-				e.up = nil
 			}
 			return evio.None
 		},
@@ -133,6 +141,7 @@ func (e *evioEngine) serve() error {
 		addrs = append(addrs, "tcp://"+addr)
 	}
 	err = evio.Serve(events, append(addrs, "unix://"+socket)...)
+	e.isServing.Store(false)
 	if c := e.control.Swap(nil); c != nil {
 		c.Close()
 	}
@@ -150,11 +159,30 @@ func (e *evioEngine) openControl(socket string) error {
 		return fmt.Errorf("connect the control socket: %w", err)
 	}
 	os.RemoveAll(filepath.Dir(socket)) // it is connected: nobody else shall be, and nothing shall be left by a kill
+	e.awake.Store(true)
 	e.control.Store(c)
-	e.awake.Store(false)
-	e.wake() // there may be work since before it was there
-	return nil
+	_, err = c.Write(wakeByte) // there may be work since before it was there
+	return err
 }
+
+// spareFiles tells whether there are descriptors for what evio opens next: it
+// panics without them, and then waits for ever.
+func spareFiles() error {
+	var files [4]*os.File
+	var err error
+	for i := range files {
+		if files[i], err = os.Open(os.DevNull); err != nil {
+			break
+		}
+	}
+	for _, f := range files {
+		f.Close() // of nil: an error, no more
+	}
+	return err
+}
+
+// serving says whether clients are being accepted. Any goroutine may call it.
+func (e *evioEngine) serving() bool { return e.isServing.Load() }
 
 // wakeByte is what goes through control; its value says nothing.
 var wakeByte = []byte{0}
@@ -173,7 +201,9 @@ func (e *evioEngine) stop() {
 func (e *evioEngine) tick() {
 	e.tickDue.Store(true)
 	e.wake()
-	e.tickTimer.Reset(tickEvery)
+	if !e.stopping.Load() {
+		e.tickTimer.Reset(tickEvery)
+	}
 }
 
 func (e *evioEngine) opened(c evio.Conn) ([]byte, evio.Options, evio.Action) {
@@ -238,6 +268,10 @@ func (e *evioEngine) woken() evio.Action {
 	if e.stopping.Load() {
 		return evio.Shutdown
 	}
+	if !e.isServing.Swap(true) && e.up != nil {
+		e.up(e.addrs)
+		e.up = nil
+	}
 	if e.tickDue.Swap(false) {
 		e.handler.onTick()
 	}
@@ -277,6 +311,9 @@ func (e *evioEngine) notifyWritable(slot uint32) {
 		delay = min(2*e.current.delay, maxRetry)
 	}
 	at := time.Now().Add(delay)
+	if delay >= retryGrid/2 {
+		at = at.Truncate(retryGrid).Add(retryGrid)
+	}
 	e.retries[slot] = retry{at, delay}
 	e.setRetryTimer(at)
 }

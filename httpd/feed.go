@@ -183,6 +183,8 @@ func (f *Feed) push(m *mailbox, b *batch) bool {
 		f.server.mailboxWaited.Add(int64(time.Since(start)))
 	}
 	switch {
+	case ok && m.closed.Load():
+		f.server.discardLate(m)
 	case ok:
 		f.overloaded = false
 	case !m.closed.Load() && !f.overloaded:
@@ -190,6 +192,17 @@ func (f *Feed) push(m *mailbox, b *batch) bool {
 		f.server.log.Warn("mailbox full, messages are discarded until there is room", "dur_ms", wait.Milliseconds())
 	}
 	return ok
+}
+
+// discardLate ends what was pushed while the loop ended.
+func (s *Server) discardLate(m *mailbox) {
+	for p := m.take(); p != nil; {
+		next := p.next
+		s.discarded[discardClosing].Add(p.messages())
+		m.release(p)
+		s.finishUnread(p)
+		p = next
+	}
 }
 
 // reject counts a batch that found no room.

@@ -1,6 +1,7 @@
 package httpd
 
 import (
+	"bytes"
 	"net/http"
 	"time"
 )
@@ -11,7 +12,10 @@ import (
 // onAccept gives a new connection a slot. Beyond the limit of connections a
 // few more are taken in, to be told so; the rest are closed at once.
 func (l *loop) onAccept() (uint32, bool) {
-	slot, ok := l.slots.take()
+	slot, ok := none, false
+	if !l.draining || l.now() < l.drainAt {
+		slot, ok = l.slots.take()
+	}
 	if !ok {
 		l.count.opened.add(1)
 		l.count.closed[reasonRefused].add(1)
@@ -44,8 +48,11 @@ func (l *loop) ignore(slot uint32, n int) {
 }
 
 func (l *loop) readHead(slot uint32, data []byte) {
-	head := data
 	partial, isPartial := l.heads[slot]
+	if !isPartial {
+		data = bytes.TrimLeft(data, "\r\n") // empty lines before a request: RFC 9112, section 2.2
+	}
+	head := data
 	if isPartial {
 		head = append(partial, data...)
 	}
@@ -54,6 +61,7 @@ func (l *loop) readHead(slot uint32, data []byte) {
 	case end > limit, end == 0 && len(head) > limit:
 		delete(l.heads, slot)
 		l.answer(slot, l.tooLarge(head[:limit]), false, reasonAnswered)
+	case len(head) == 0:
 	case end == 0:
 		if !isPartial {
 			head = append(make([]byte, 0, 1024), data...)
@@ -260,7 +268,6 @@ const drainAtLeast = 256
 
 func (l *loop) startDrain() {
 	l.draining = true
-	l.drainAt = l.now() + l.server.opts.Drain
 	l.drainQuota = max(drainAtLeast, int(l.slots.fresh)/l.drainTicks()+1)
 	l.drain(l.now())
 }
@@ -268,17 +275,17 @@ func (l *loop) startDrain() {
 // drain ends some streams, spread over the time allowed so that the clients do
 // not all come back at once. The loop is drained when nothing is open.
 func (l *loop) drain(now time.Duration) {
+	for n := 0; n < l.drainQuota && l.drainCursor < l.slots.fresh; l.drainCursor++ {
+		if s := l.slots.conns[l.drainCursor].state; s == stateStream || s == stateHead {
+			l.finish(l.drainCursor, reasonDrained)
+			n++
+		}
+	}
 	if now >= l.drainAt {
 		for slot := range l.slots.fresh {
 			if s := l.slots.conns[slot].state; s != stateFree {
 				l.close(slot, reasonDrained, false)
 			}
-		}
-	}
-	for n := 0; n < l.drainQuota && l.drainCursor < l.slots.fresh; l.drainCursor++ {
-		if s := l.slots.conns[l.drainCursor].state; s == stateStream || s == stateHead {
-			l.finish(l.drainCursor, reasonDrained)
-			n++
 		}
 	}
 	if l.slots.used == 0 {

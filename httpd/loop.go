@@ -9,9 +9,10 @@ import (
 )
 
 const (
-	// maxTurnEntries is how many entries a turn takes before the sockets are
-	// looked after again.
-	maxTurnEntries = 8192
+	// maxTurnWork is how many messages, and connections that they go to, a turn
+	// takes before the sockets are looked after again. Only a single message to
+	// all can be more.
+	maxTurnWork = 16384
 	// maxFrags is how many frames a turn collects before it writes them.
 	maxFrags = 4096
 	// maxIgnoredBytes is what a client may send after its request head.
@@ -44,12 +45,15 @@ type loop struct {
 	lingerTimes  deadlines
 	out          output
 	backlog      *part // taken from the mailbox, not yet worked on
+	backlogAt    int   // entries of the first of them that are
 	done         []*part
 	targets      []uint32 // the connections that a message is for
 	scratch      []byte
 	date         []byte // the Date header line of this second
 	dateAt       int64
 	start        time.Time
+	closing      bool          // Shutdown was seen
+	beforeDrain  int           // entries that came before it
 	drainAt      time.Duration // on the loop's clock; when the drain must be over
 	draining     bool
 	drainCursor  uint32
@@ -94,27 +98,25 @@ func (l *loop) now() time.Duration { return time.Since(l.start) }
 // onWake works on what the mailbox has: the messages of a turn are collected
 // by connection, written, and only then given back to their feed.
 func (l *loop) onWake() {
-	// When Halley shuts down this turn takes all that came before, however
-	// much, and nothing that comes now: the drain begins after it.
-	last := l.server.closing.Load() && !l.draining
-	taken := false
-	for entries := 0; entries < maxTurnEntries || last; {
+	if l.server.closing.Load() && !l.closing {
+		l.takeLast()
+	}
+	entries := 0
+	for work := 0; work < maxTurnWork; {
 		if l.backlog == nil {
-			if taken && last {
-				break
-			}
 			if l.backlog = l.mailbox.take(); l.backlog == nil {
 				break
 			}
-			taken = true
 		}
 		p := l.backlog
-		l.backlog = p.next
-		for i := range p.entries {
-			l.perform(&p.entries[i])
+		for ; l.backlogAt < len(p.entries) && work < maxTurnWork; l.backlogAt++ {
+			work += 1 + l.perform(&p.entries[l.backlogAt])
+			entries++
 		}
-		entries += len(p.entries)
-		l.done = append(l.done, p)
+		if l.backlogAt == len(p.entries) {
+			l.backlog, l.backlogAt = p.next, 0
+			l.done = append(l.done, p)
+		}
 	}
 	l.flushTurn()
 	for i, p := range l.done {
@@ -124,27 +126,45 @@ func (l *loop) onWake() {
 	}
 	l.done = l.done[:0]
 	l.count.pendingBytes.Store(l.pendings.bytes)
-	switch {
-	case last:
+	if l.beforeDrain -= entries; l.closing && !l.draining && (l.beforeDrain <= 0 || l.now() > l.drainAt-l.server.opts.Drain/2) {
 		l.startDrain()
-	case l.backlog != nil:
+	}
+	if l.backlog != nil {
 		l.engine.wake()
 	}
 }
 
-// perform does what one entry asks. Its slices stay valid until the end of the turn.
-func (l *loop) perform(e *entry) {
+// takeLast takes what the drain waits for: all that came before Shutdown, but
+// for no more than half of the time.
+func (l *loop) takeLast() {
+	l.closing = true
+	l.drainAt = l.now() + l.server.opts.Drain
+	end := &l.backlog
+	for *end != nil {
+		end = &(*end).next
+	}
+	*end = l.mailbox.take()
+	l.beforeDrain = -l.backlogAt
+	for p := l.backlog; p != nil; p = p.next {
+		l.beforeDrain += len(p.entries)
+	}
+}
+
+// perform does what one entry asks, and returns to how many connections. Its
+// slices stay valid until the end of the turn.
+func (l *loop) perform(e *entry) (connections int) {
 	switch e.kind {
 	case kindMessage:
-		n := l.deliver(e.id, e.name, e.body)
+		connections = l.deliver(e.id, e.name, e.body)
 		if e.reply != nil {
-			e.reply(n)
+			e.reply(connections)
 		}
 	case kindAll:
-		l.deliverAll(e.body)
+		connections = l.deliverAll(e.body)
 	case kindClose:
-		l.closeUser(e.id, e.name, e.body)
+		connections = l.closeUser(e.id, e.name, e.body)
 	}
+	return connections
 }
 
 // deliver hands body to every connection of a uid and returns their number.
@@ -173,22 +193,23 @@ func (l *loop) deliver(id int64, name, body []byte) int {
 	return len(l.targets)
 }
 
-func (l *loop) deliverAll(body []byte) {
+func (l *loop) deliverAll(body []byte) int {
 	if l.count.streams.Load() == 0 {
 		l.discardUnknown(1)
-		return
+		return 0
 	}
 	if !l.fits(body) {
-		return
+		return 0
 	}
-	n := uint64(0)
+	n := 0
 	for slot := range l.slots.fresh {
 		if l.slots.conns[slot].state == stateStream {
 			l.queue(slot, body)
 			n++
 		}
 	}
-	l.count.copied.add(n - 1) // no stream ends before the first is queued
+	l.count.copied.add(uint64(n - 1)) // no stream ends before the first is queued
+	return n
 }
 
 // discardUnknown counts messages that found no connection of their uid.
@@ -209,7 +230,7 @@ func (l *loop) fits(body []byte) bool {
 	return false
 }
 
-func (l *loop) closeUser(id int64, name, why []byte) {
+func (l *loop) closeUser(id int64, name, why []byte) (n int) {
 	for slot := l.users.find(id, name); slot != none; {
 		next := l.slots.conns[slot].next
 		if l.debug() {
@@ -217,7 +238,9 @@ func (l *loop) closeUser(id int64, name, why []byte) {
 		}
 		l.finish(slot, reasonKicked)
 		slot = next
+		n++
 	}
+	return n
 }
 
 // discardBacklog ends what reached a loop that no longer runs.
@@ -236,7 +259,9 @@ func (l *loop) discardBacklog() {
 }
 
 func (l *loop) discardPart(p *part) {
-	l.count.discarded[discardClosing].add(p.messages())
+	clear(p.entries[:l.backlogAt]) // these are settled
+	l.count.discarded[discardClosing].add(p.messages() - uint64(l.backlogAt))
+	l.backlogAt = 0
 	l.mailbox.release(p)
 	l.server.finishUnread(p)
 }

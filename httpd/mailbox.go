@@ -26,10 +26,12 @@ func newMailbox(maxBytes, maxEntries int64) *mailbox {
 	return &mailbox{maxBytes: maxBytes, maxEntries: maxEntries, room: make(chan struct{}, 1)}
 }
 
-// reserve claims room for a batch. An empty mailbox takes any.
+// reserve claims room for a batch. A mailbox that is no more than half full
+// takes any: so one larger than the mailbox passes.
 func (m *mailbox) reserve(b *batch) bool {
 	bytes, entries := m.bytes.Add(b.bytes), m.entries.Add(b.entries)
-	if entries == b.entries || (bytes <= m.maxBytes && entries <= m.maxEntries) {
+	half := bytes-b.bytes <= m.maxBytes/2 && entries-b.entries <= m.maxEntries/2
+	if half || bytes <= m.maxBytes && entries <= m.maxEntries {
 		return true
 	}
 	m.bytes.Add(-b.bytes)
@@ -80,10 +82,13 @@ func (m *mailbox) reserveSlow(b *batch, wait time.Duration) bool {
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
 	for {
+		if m.closed.Load() {
+			return false
+		}
 		if m.reserve(b) {
 			return true
 		}
-		if m.closed.Load() || time.Now().After(deadline) {
+		if time.Now().After(deadline) {
 			return false
 		}
 		select {
@@ -93,7 +98,8 @@ func (m *mailbox) reserveSlow(b *batch, wait time.Duration) bool {
 	}
 }
 
-// take returns all parts, oldest first. Only the loop calls it.
+// take returns all parts, oldest first. The loop calls it; once the mailbox is
+// closed a feed may, too.
 func (m *mailbox) take() *part {
 	var parts *part
 	for b := m.head.Swap(nil); b != nil; {
@@ -104,5 +110,6 @@ func (m *mailbox) take() *part {
 	return parts
 }
 
-// close makes further pushes fail. The loop then takes what is left.
+// close makes further pushes fail. The loop then takes what is left; a feed that
+// pushed in between takes it itself (Feed.push).
 func (m *mailbox) close() { m.closed.Store(true) }

@@ -61,8 +61,9 @@ type Options struct {
 	// (--max-pending-total); above it those with the most are closed. 0: a
 	// quarter of the machine's memory.
 	MaxPendingTotalBytes int64
-	// MailboxBytes and MailboxEntries bound what waits for a loop. One batch
-	// is always taken, so that a message larger than the mailbox passes.
+	// MailboxBytes and MailboxEntries bound what waits for a loop. Up to half
+	// of them a batch of any size is taken, so that a message larger than the
+	// mailbox passes.
 	MailboxBytes   int64
 	MailboxEntries int64
 	// MailboxWait is how long Feed.Flush waits for room before it discards.

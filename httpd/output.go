@@ -256,11 +256,11 @@ func (l *loop) appendPendingFrom(slot uint32, body []byte, skip int) {
 	}
 }
 
-// closeLargest keeps --max-pending-total by closing the connection that has
-// most of it waiting.
+// closeLargest keeps --max-pending-total by closing the connections that have
+// most of it waiting: several at a time, for each look goes through all.
 func (l *loop) closeLargest() bool {
-	slot, ok := l.pendings.largest()
-	if !ok {
+	most := l.pendings.largest()
+	if most == 0 {
 		return false
 	}
 	if now := l.now(); now > l.overTotalLog {
@@ -268,7 +268,15 @@ func (l *loop) closeLargest() bool {
 		l.log.Warn("pending bytes reached --max-pending-total, the connections with the most are closed",
 			"bytes", l.pendings.bytes, "limit", l.server.maxPendingTotal)
 	}
-	l.close(slot, reasonTotal, true)
+	enough := l.server.maxPendingTotal / 20 * 19
+	for _, p := range l.pendings.all {
+		if p != nil && p.slot != none && p.bytes() > most/2 {
+			l.close(p.slot, reasonTotal, true)
+			if l.pendings.bytes <= enough {
+				break
+			}
+		}
+	}
 	return true
 }
 

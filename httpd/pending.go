@@ -111,13 +111,13 @@ func (ps *pendings) put(i uint32) {
 	ps.free = append(ps.free, i)
 }
 
-// largest returns the connection with the most bytes waiting.
-func (ps *pendings) largest() (slot uint32, ok bool) {
+// largest is the most bytes that wait for one connection.
+func (ps *pendings) largest() int {
 	most := 0
 	for _, p := range ps.all {
-		if p != nil && p.slot != none && p.bytes() > most {
-			slot, most = p.slot, p.bytes()
+		if p != nil && p.slot != none {
+			most = max(most, p.bytes())
 		}
 	}
-	return slot, most > 0
+	return most
 }

@@ -29,6 +29,11 @@ func parsePath(s string) (path, error) {
 	case strings.ContainsAny(s, "?# "):
 		return path{}, errors.New("must be a path without query, fragment or space")
 	}
+	for _, piece := range []string{prefix, suffix} {
+		if u, err := url.Parse(piece); err != nil || u.EscapedPath() != piece {
+			return path{}, errors.New("must be percent-encoded as in a request, as /%C3%BCber/{uid}")
+		}
+	}
 	return path{prefix, suffix}, nil
 }
 

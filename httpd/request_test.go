@@ -16,6 +16,7 @@ func TestParsePath(t *testing.T) {
 		"/test/{uid}": true, "/{uid}": true, "/u/{uid}/events": true,
 		"": false, "test/{uid}": false, "/test/": false, "/test/{uid}x": false, "/test/x{uid}": false,
 		"/{uid}/{uid}": false, "/test/{uid}?a=1": false, "/te st/{uid}": false,
+		"/über/{uid}": false, "/%C3%BCber/{uid}": true, "/%/{uid}": false,
 	} {
 		if _, err := parsePath(in); (err == nil) != ok {
 			t.Errorf("%q: %v, want ok %v", in, err, ok)
@@ -126,6 +127,8 @@ var requestCases = []struct {
 	{"http-1.0", "GET /test/7 HTTP/1.0\r\n\r\n", "200 OK", "Connection: close", ""},
 	{"absolute-form", "GET http://x/test/7 HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "", ""},
 	{"bare-lf", "GET /test/7 HTTP/1.1\nHost: x\n\n", "200 OK", "", ""},
+	{"stream-ends-connection", "GET /test/7 HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "Connection: close", ""},
+	{"empty-line-first", "\r\n\r\nGET /test/7 HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK", "", ""},
 	{"unknown-path", "GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", "404 Not Found", "", "User id not found, try /test/123 instead\n"},
 	{"no-uid", "GET /test/ HTTP/1.1\r\nHost: x\r\n\r\n", "404 Not Found", "", "User id not found, try /test/123 instead\n"},
 	{"long-uid", "GET /test/" + strings.Repeat("a", 256) + " HTTP/1.1\r\nHost: x\r\n\r\n", "404 Not Found", "", ""},

@@ -46,18 +46,20 @@ const streamHead = " 200 OK\r\n" +
 	"Content-Type: text/html; charset=utf-8\r\n" +
 	"Cache-Control: no-store\r\n" +
 	"X-Accel-Buffering: no\r\n" +
-	"X-Content-Type-Options: nosniff\r\n"
+	"X-Content-Type-Options: nosniff\r\n" +
+	"Connection: close\r\n"
 
 // appendStreamHead appends a stream's response head. A stream has no length:
-// HTTP/1.1 sends it in chunks, HTTP/1.0 until the close.
+// HTTP/1.1 sends it in chunks, HTTP/1.0 until the close. No request follows it
+// (RFC 9112, section 9.6).
 func appendStreamHead(dst []byte, t transport, date []byte) []byte {
 	dst = append(dst, "HTTP/1.1"...)
 	dst = append(dst, streamHead...)
 	dst = append(dst, date...)
 	if t == transportChunked {
-		return append(dst, "Transfer-Encoding: chunked\r\n\r\n"...)
+		dst = append(dst, "Transfer-Encoding: chunked\r\n"...)
 	}
-	return append(dst, "Connection: close\r\n\r\n"...)
+	return append(dst, "\r\n"...)
 }
 
 // appendDate appends the Date header (RFC 9110, section 6.6.1).

@@ -2,6 +2,7 @@ package httpd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -94,6 +95,19 @@ func (s *Server) Failed() <-chan error { return s.failed }
 
 // Addrs are the addresses listened on, in the order of Options.Listen.
 func (s *Server) Addrs() []net.Addr { return s.addrs }
+
+// Ready tells why the front should get no clients, nil if it should.
+func (s *Server) Ready() error {
+	if s.closing.Load() {
+		return errors.New("shutting down")
+	}
+	for _, l := range s.loops {
+		if !l.engine.serving() {
+			return errors.New("clients are not being accepted")
+		}
+	}
+	return nil
+}
 
 // owner is the loop that owns a uid.
 func (s *Server) owner(_ int64, _ []byte) int {

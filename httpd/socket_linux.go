@@ -9,9 +9,11 @@ import (
 
 // setSocketOptions turns Nagle's algorithm off, and TCP's own questions on: an
 // idle client that is gone is found within keepAlive and three answers not
-// given, one that owes an acknowledgement within twice keepAlive. A socket
-// that takes none of these is closed by its client, and soon known as such.
+// given; one that owes an acknowledgement, or has taken nothing, for twice
+// keepAlive is reset by the system. A socket that takes none of these is closed
+// by its client, and soon known as such.
 func setSocketOptions(fd int, keepAlive time.Duration) {
+	unix.CloseOnExec(fd) // evio does not, and an epmd that we start would keep it open
 	idle := max(1, int(keepAlive/time.Second))
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)

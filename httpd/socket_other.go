@@ -11,6 +11,7 @@ import (
 // setSocketOptions turns Nagle's algorithm off and keep-alive, with the
 // system's times, on.
 func setSocketOptions(fd int, _ time.Duration) {
+	unix.CloseOnExec(fd) // evio does not, and an epmd that we start would keep it open
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 }
