@@ -138,7 +138,9 @@ func TestShutdown_TakesAllThatCameBefore(t *testing.T) {
 func TestMailbox_LargeBatchBesideOthers(t *testing.T) {
 	m := newMailbox(1000, 10)
 	m.wake = func() {} // a loop that does nothing
-	push := func(bytes, entries int64) bool { return m.push(&batch{first: &part{}, bytes: bytes, entries: entries}, 0) }
+	push := func(bytes, entries int64) bool {
+		return m.push(&batch{first: &part{}, bytes: bytes, entries: entries}, 0)
+	}
 	if !push(100, 1) || !push(100, 4) || !push(5000, 1) {
 		t.Error("at half a large batch found no room")
 	}
