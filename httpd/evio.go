@@ -42,6 +42,7 @@ type evioEngine struct {
 	handler   engineHandler
 	up        func([]net.Addr) // nil once it was called
 	addrs     []net.Addr
+	began     time.Time // of this run of evio
 	// Written by anyone.
 	control   atomic.Pointer[net.UnixConn] // our end of it
 	awake     atomic.Bool                  // a byte is on its way through it
@@ -126,7 +127,7 @@ func (e *evioEngine) serve() error {
 			for i, addr := range addrs {
 				e.listen[i] = addr.String() // the same port, should evio be started again
 			}
-			e.addrs = addrs
+			e.addrs, e.began = addrs, time.Now()
 			if dialErr = errors.Join(e.openControl(socket), spareFiles()); dialErr != nil {
 				return evio.Shutdown
 			}
@@ -165,10 +166,14 @@ func (e *evioEngine) openControl(socket string) error {
 	return err
 }
 
+// settleTime is before which evio is not told to end: a loop that ends before
+// Serve waits for it is waited for for ever.
+const settleTime = 100 * time.Millisecond
+
 // spareFiles tells whether there are descriptors for what evio opens next: it
 // panics without them, and then waits for ever.
 func spareFiles() error {
-	var files [4]*os.File
+	var files [16]*os.File
 	var err error
 	for i := range files {
 		if files[i], err = os.Open(os.DevNull); err != nil {
@@ -266,6 +271,10 @@ func (e *evioEngine) data(c evio.Conn, in []byte) ([]byte, evio.Action) {
 func (e *evioEngine) woken() evio.Action {
 	e.awake.Store(false)
 	if e.stopping.Load() {
+		if early := settleTime - time.Since(e.began); early > 0 {
+			time.AfterFunc(early, e.wake)
+			return evio.None
+		}
 		return evio.Shutdown
 	}
 	if !e.isServing.Swap(true) && e.up != nil {

@@ -198,6 +198,24 @@ func TestEvio_ChildInheritsNothing(t *testing.T) {
 	}
 }
 
+// TestEvio_StoppedAtOnce: evio can miss the end of a loop that ends as soon as
+// it has begun. One server after the other: evio closes its listeners' descriptors
+// twice, which must not hit another's.
+func TestEvio_StoppedAtOnce(t *testing.T) {
+	for range 10 {
+		o := DefaultOptions()
+		o.Listen, o.MaxConnections, o.Logger = []string{"127.0.0.1:0"}, 10, slog.New(slog.DiscardHandler)
+		s, err := New(o)
+		if err == nil {
+			err = s.Start()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Close()
+	}
+}
+
 // TestEvio_FewDescriptorsAtStart: whatever number is left, the start succeeds or
 // fails with an error; evio itself would wait for ever.
 func TestEvio_FewDescriptorsAtStart(t *testing.T) {
