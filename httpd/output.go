@@ -7,7 +7,7 @@ package httpd
 const (
 	// copyBelow is the body size up to which a frame is copied together with
 	// its head and tail: cheaper than two more pieces for the kernel to walk
-	// (BenchmarkWrite in output_test.go).
+	// (BenchmarkWrite in bench_test.go).
 	copyBelow = 1024
 	// maxBufs is how many pieces one write has at the most (IOV_MAX is 1024).
 	maxBufs = 256

@@ -36,7 +36,6 @@ const (
 	maxConnecting  = 4096 // at once
 	maxOpensATurn  = 256
 	connectTimeout = 10 * time.Second
-	straggle       = 2 * time.Second // what has been sent may take to arrive, at the end
 )
 
 // client is the loop and all it owns.
