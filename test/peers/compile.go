@@ -1,0 +1,58 @@
+package peers
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// warnings are those that the C peers compile without.
+var warnings = []string{"-O2", "-g", "-Wall", "-Wextra"}
+
+// compiler is a C compiler, or what is missing.
+func compiler(peer string) (string, error) {
+	for _, cc := range []string{os.Getenv("CC"), "gcc", "cc", "clang"} {
+		if path, err := exec.LookPath(cc); cc != "" && err == nil {
+			return path, nil
+		}
+	}
+	return "", &Missing{Peer: peer, What: "a C compiler", Packages: []string{"gcc", "libc6-dev"}}
+}
+
+// compileC builds a program of one file in cfg.Dir and returns its path. libs follow
+// the source.
+func compileC(ctx context.Context, cfg *Config, name, source string, libs ...string) (string, error) {
+	cc, err := compiler(name)
+	if err != nil {
+		return "", err
+	}
+	src, bin := filepath.Join(cfg.Dir, name+".c"), filepath.Join(cfg.Dir, name)
+	if err := os.WriteFile(src, []byte(source), 0o644); err != nil {
+		return "", err
+	}
+	args := append(append([]string{}, warnings...), strings.Fields(os.Getenv("HALLEY_PEERS_CFLAGS"))...)
+	args = append(append(args, "-o", bin, src), libs...)
+	if _, err := run(ctx, cc, args...); err != nil {
+		return "", fmt.Errorf("build %s: %w", name, err)
+	}
+	return bin, nil
+}
+
+// hasHeader says whether the compiler finds a header.
+func hasHeader(ctx context.Context, cc, header string, flags ...string) bool {
+	cmd := exec.CommandContext(ctx, cc, append(flags, "-E", "-x", "c", "-")...)
+	cmd.Stdin = strings.NewReader("#include <" + header + ">\n")
+	return cmd.Run() == nil
+}
+
+func ccVersion(ctx context.Context) string {
+	cc, err := compiler("")
+	if err != nil {
+		return ""
+	}
+	out, _ := run(ctx, cc, "-dumpfullversion")
+	return filepath.Base(cc) + " " + out
+}
