@@ -60,6 +60,9 @@ func floodCommand() *cli.Command {
 		&cli.StringFlag{Name: "publish", EnvVars: env("publish"), DefaultText: "nobody",
 			Usage: "send messages to the Halley `NODE`, as an Erlang node"},
 		&cli.Float64Flag{Name: "publish-rate", Value: 1000, EnvVars: env("publish-rate"), Usage: "messages a second"},
+		&cli.Uint64Flag{Name: "publish-count", EnvVars: env("publish-count"), DefaultText: "no limit",
+			Usage: "messages in all; the run ends when they have arrived, after --hold at the latest"},
+		&cli.DurationFlag{Name: "publish-after", EnvVars: env("publish-after"), Usage: "pause before the first message, with --barrier once all are open"},
 		&cli.IntFlag{Name: "publish-bytes", Value: 100, EnvVars: env("publish-bytes"), Usage: "size of a message"},
 		&cli.StringFlag{Name: "publish-uids", Value: "uniform", EnvVars: env("publish-uids"), Usage: strings.Join(flood.Distributions, ", ")},
 		&cli.StringFlag{Name: "register", Value: cnode.DefaultOptions().Register, EnvVars: env("register"),
@@ -148,7 +151,7 @@ func flooding(ctx context.Context, c *cli.Context, o flood.Options, log *slog.Lo
 			return nil, err
 		}
 		defer stop()
-		finish = publish(ctx, cancel, p, c.Bool("barrier"), &o, &ev)
+		finish = publish(ctx, cancel, p, c.Bool("barrier"), c.Duration("publish-after"), &o, &ev)
 	}
 	processes := c.Int("processes")
 	if processes == 0 {
@@ -176,12 +179,14 @@ func flooding(ctx context.Context, c *cli.Context, o flood.Options, log *slog.Lo
 const straggle = 2 * time.Second
 
 // publish ties a publisher to a run: it begins with it, or with barrier when all
-// are connected, and ends a little before it. finish waits for it and adds to
-// the Stats what it has sent.
-func publish(ctx context.Context, cancel context.CancelFunc, p *flood.Publisher, barrier bool, o *flood.Options, ev *flood.Events) (finish func(*flood.Stats) error) {
+// are connected, and ends a little before it; if the messages are counted, the
+// run ends when all of them have arrived. finish waits for the publisher and
+// adds to the Stats what it has sent.
+func publish(ctx context.Context, cancel context.CancelFunc, p *flood.Publisher, barrier bool, after time.Duration,
+	o *flood.Options, ev *flood.Events) (finish func(*flood.Stats) error) {
 	ctx, stop := context.WithCancel(ctx)
 	begin, done := make(chan struct{}), make(chan struct{})
-	var sent uint64
+	var sent, want uint64 // these and err are the goroutine's until done
 	var err error
 	go func() {
 		defer close(done)
@@ -190,10 +195,29 @@ func publish(ctx context.Context, cancel context.CancelFunc, p *flood.Publisher,
 		case <-ctx.Done():
 			return
 		}
+		select {
+		case <-time.After(after):
+		case <-ctx.Done():
+			return
+		}
 		if sent, err = p.Run(ctx); err != nil {
 			cancel()
 		}
+		want = p.Expected(o.Connections)
 	}()
+	if p.Count > 0 {
+		progress := ev.Progress
+		ev.Progress = func(st *flood.Stats) {
+			progress(st)
+			select {
+			case <-done:
+				if sent == p.Count && st.Messages >= want {
+					cancel()
+				}
+			default:
+			}
+		}
+	}
 	if !barrier {
 		close(begin)
 	}
@@ -209,13 +233,13 @@ func publish(ctx context.Context, cancel context.CancelFunc, p *flood.Publisher,
 	if hold > 0 {
 		o.Hold += straggle
 	}
-	checks := barrier && hold > 0 && o.Churn == 0 && o.Stall == 0
+	checks := barrier && (hold > 0 || p.Count > 0) && o.Churn == 0 && o.Stall == 0
 	return func(st *flood.Stats) error {
 		stop()
 		<-done
 		st.Sent = sent
 		if checks && err == nil {
-			st.Expected = p.Expected(o.Connections)
+			st.Expected = want
 		}
 		return err
 	}
@@ -224,7 +248,7 @@ func publish(ctx context.Context, cancel context.CancelFunc, p *flood.Publisher,
 // newPublisher joins the cluster as a node of its own.
 func newPublisher(ctx context.Context, c *cli.Context, o flood.Options, to string, log *slog.Logger) (*flood.Publisher, func(), error) {
 	p := &flood.Publisher{
-		To: to, Register: c.String("register"),
+		To: to, Register: c.String("register"), Count: c.Uint64("publish-count"),
 		Rate: c.Float64("publish-rate"), Bytes: c.Int("publish-bytes"), Distribution: c.String("publish-uids"),
 		FirstUID: o.FirstUID, LastUID: o.LastUID,
 	}

@@ -22,6 +22,7 @@ type Publisher struct {
 	Register string      // the name it is registered under
 	Rate     float64     // messages a second
 	Bytes    int         // of a body; the numbers take what they need
+	Count    uint64      // messages in all; 0: until told to end
 	FirstUID int64
 	LastUID  int64
 	// Uniform, zipf or round-robin: who gets the next message.
@@ -55,7 +56,8 @@ const (
 	zipfSkew     = 1.2  // rand.NewZipf's s: the first uid of ten thousand gets about a fifth
 )
 
-// Run sends until ctx ends, which is no error. It returns how many were sent.
+// Run sends until ctx ends, which is no error, or Count are sent. It returns how
+// many were.
 func (p *Publisher) Run(ctx context.Context) (uint64, error) {
 	n := p.LastUID - p.FirstUID + 1
 	p.sent = make([]uint64, n)
@@ -64,13 +66,17 @@ func (p *Publisher) Run(ctx context.Context) (uint64, error) {
 	ticker := time.NewTicker(publishEvery)
 	defer ticker.Stop()
 	start, total := time.Now(), uint64(0)
-	for {
+	for p.Count == 0 || total < p.Count {
 		select {
 		case <-ctx.Done():
 			return total, nil
 		case <-ticker.C:
 		}
-		for due := uint64(p.Rate * time.Since(start).Seconds()); total < due && ctx.Err() == nil; {
+		due := uint64(p.Rate * time.Since(start).Seconds())
+		if p.Count > 0 {
+			due = min(due, p.Count)
+		}
+		for total < due && ctx.Err() == nil {
 			list := make(etf.List, 0, min(uint64(most), due-total))
 			for range cap(list) {
 				list = append(list, p.message(pick()))
@@ -81,6 +87,7 @@ func (p *Publisher) Run(ctx context.Context) (uint64, error) {
 			total += uint64(len(list))
 		}
 	}
+	return total, nil
 }
 
 // Expected is how many messages the connections of a run should have got: flood
