@@ -118,7 +118,7 @@ func runFlood(c *cli.Context) error {
 
 func floodOptions(c *cli.Context) (flood.Options, error) {
 	o := flood.DefaultOptions()
-	var errs [3]error
+	var errs [4]error
 	o.URL = c.String("url")
 	o.Connections = c.Int("connections")
 	o.Rate = c.Float64("rate")
@@ -132,6 +132,9 @@ func floodOptions(c *cli.Context) (flood.Options, error) {
 	}
 	if o.FirstUID, o.LastUID, errs[1] = flood.ParseUIDs(c.String("uids")); errs[1] != nil {
 		errs[1] = fmt.Errorf("--uids %w", errs[1])
+	}
+	if n := c.Int("processes"); n < 0 || n > max(o.Connections, 1) {
+		errs[3] = fmt.Errorf("--processes %d must be from 1 to the number of connections, %d", n, o.Connections)
 	}
 	if o.Stall, errs[2] = flood.ParseShare(c.String("stall")); errs[2] != nil {
 		errs[2] = fmt.Errorf("--stall %w", errs[2])

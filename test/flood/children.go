@@ -110,7 +110,9 @@ func RunChildren(ctx context.Context, o Options, n int, ev Events) (*Stats, erro
 		case <-over:
 			cancel()
 		case <-report.C:
-			ev.Report(sum())
+			if ev.Report != nil {
+				ev.Report(sum())
+			}
 		case <-progress.C:
 			if ev.Progress != nil {
 				ev.Progress(sum())

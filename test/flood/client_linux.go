@@ -36,10 +36,13 @@ const (
 	maxConnecting  = 4096 // at once
 	maxOpensATurn  = 256
 	connectTimeout = 10 * time.Second
+	// stalledBytes is the receive buffer of a client that does not read: small,
+	// so that the server soon notices. The kernel's least is a little more.
+	stalledBytes = 2048
 )
 
-// client is the loop and all it owns.
-type client struct {
+// Client is the loop and all it owns.
+type Client struct {
 	o          *Options
 	addr       netip.AddrPort
 	target     unix.Sockaddr
@@ -58,6 +61,14 @@ type client struct {
 	request    []byte
 	buf        []byte
 	random     *rand.Rand
+	asks       chan question
+	done       chan struct{} // closed when Run has ended
+}
+
+// question is what another goroutine asks the loop.
+type question struct {
+	restart bool
+	reply   chan<- *Stats
 }
 
 type wait struct {
@@ -65,29 +76,30 @@ type wait struct {
 	at time.Time
 }
 
-// Events are what a run tells while it goes on. The Stats belong to the run:
+// Events are what a run tells while it goes on; each may be nil. The Stats belong to the run:
 // they are valid during the call.
 type Events struct {
 	Connected func()       // once, when all streams are open
 	Report    func(*Stats) // every Options.Report
-	Progress  func(*Stats) // several times a second; may be nil
+	Progress  func(*Stats) // several times a second
 }
 
 // Run opens the connections and reads until Options.Hold is over, ctx is, or the
 // server has closed them all. ctx is how to end early; that is no error.
 func Run(ctx context.Context, o Options, ev Events) (*Stats, error) {
-	if err := o.Validate(); err != nil {
-		return nil, err
-	}
-	c, err := newClient(&o)
+	c, err := NewClient(o)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
-	return c.st, c.run(ctx, ev)
+	return c.Run(ctx, ev)
 }
 
-func newClient(o *Options) (*client, error) {
+// NewClient returns a client to be run once.
+func NewClient(options Options) (*Client, error) {
+	o := &options
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
 	addr, request, err := o.target()
 	if err != nil {
 		return nil, fmt.Errorf("--url: %w", err)
@@ -99,13 +111,15 @@ func newClient(o *Options) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
 	}
-	c := &client{
+	c := &Client{
 		o: o, addr: addr, target: sockaddr(addr), epoll: epoll,
 		conns:  make([]conn, o.Connections),
 		ports:  make([]int, len(o.From)),
 		st:     NewStats(),
 		buf:    make([]byte, readBytes),
 		random: rand.New(rand.NewPCG(uint64(o.First), 1)),
+		asks:   make(chan question),
+		done:   make(chan struct{}),
 	}
 	c.before, c.after, _ = strings.Cut(request, "{uid}")
 	for i := range c.ports {
@@ -139,7 +153,48 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-func (c *client) close() {
+// Run opens the connections and reads, as the function Run does, and closes them.
+func (c *Client) Run(ctx context.Context, ev Events) (*Stats, error) {
+	defer close(c.done)
+	defer c.close()
+	return c.st, c.run(ctx, ev)
+}
+
+// Snapshot returns a copy of what a running client has counted so far, nil when
+// it has ended.
+func (c *Client) Snapshot(ctx context.Context) *Stats { return c.query(ctx, false) }
+
+// Restart is Snapshot, after which the client begins anew with the messages:
+// it forgets their numbers and counts, not the connections.
+func (c *Client) Restart(ctx context.Context) *Stats { return c.query(ctx, true) }
+
+func (c *Client) query(ctx context.Context, restart bool) *Stats {
+	reply := make(chan *Stats, 1)
+	select {
+	case c.asks <- question{restart, reply}:
+		return <-reply
+	case <-c.done:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// answer answers one question, if there is one.
+func (c *Client) answer() {
+	select {
+	case q := <-c.asks:
+		q.reply <- c.st.clone()
+		if q.restart {
+			c.st.restart()
+			for i := range c.conns {
+				c.conns[i].last = 0
+			}
+		}
+	default:
+	}
+}
+
+func (c *Client) close() {
 	for i := range c.conns {
 		if p := c.conns[i].phase; p != phaseIdle && p != phaseAgain {
 			unix.Close(int(c.conns[i].fd))
@@ -149,7 +204,7 @@ func (c *client) close() {
 }
 
 // run is the loop: open what is due, read what is there, tell.
-func (c *client) run(ctx context.Context, ev Events) error {
+func (c *Client) run(ctx context.Context, ev Events) error {
 	c.start = time.Now()
 	events := make([]unix.EpollEvent, maxEvents)
 	report, progress := c.start.Add(c.o.Report), c.start
@@ -175,7 +230,8 @@ func (c *client) run(ctx context.Context, ev Events) error {
 				return err
 			}
 		}
-		if now = time.Now(); now.After(report) {
+		c.answer()
+		if now = time.Now(); ev.Report != nil && now.After(report) {
 			ev.Report(c.st)
 			report = report.Add(c.o.Report)
 		}
@@ -205,7 +261,7 @@ func (c *client) run(ctx context.Context, ev Events) error {
 	}
 }
 
-func (c *client) refused() uint64 {
+func (c *Client) refused() uint64 {
 	n := uint64(0)
 	for code, k := range c.st.Answers {
 		if code != 200 {
@@ -216,7 +272,7 @@ func (c *client) refused() uint64 {
 }
 
 // openDue opens as many connections as --rate has due.
-func (c *client) openDue(now time.Time) error {
+func (c *Client) openDue(now time.Time) error {
 	due := len(c.conns)
 	if c.o.Rate > 0 {
 		due = min(due, int(c.o.Rate*now.Sub(c.start).Seconds())+1)
@@ -243,7 +299,7 @@ func (c *client) openDue(now time.Time) error {
 
 // open begins a connection. What is wrong with this machine is an error; what is
 // wrong with the target is counted.
-func (c *client) open(i int32) error {
+func (c *Client) open(i int32) error {
 	c.conns[i].phase = phaseIdle
 	fd, err := c.connect(int(i))
 	switch {
@@ -272,7 +328,7 @@ const hopeless = 20
 
 // failed counts a connection that could not be made. When none ever was, the
 // target is not there.
-func (c *client) failed(err error) error {
+func (c *Client) failed(err error) error {
 	if c.st.Failed++; c.st.Failed >= uint64(min(hopeless, len(c.conns))) && c.st.Streams == 0 && c.refused() == 0 {
 		return fmt.Errorf("connect to %s: %w: is the server there? see --url", c.addr, err)
 	}
@@ -284,7 +340,7 @@ var errNoPort = errors.New("no free source port is left")
 // connect returns a socket that is being connected from the next free port of
 // the connection's source address, if there are any to choose: the kernel's own
 // range of ports, one for all addresses, is no limit then.
-func (c *client) connect(i int) (int, error) {
+func (c *Client) connect(i int) (int, error) {
 	family := unix.AF_INET
 	if c.addr.Addr().Is6() {
 		family = unix.AF_INET6
@@ -298,7 +354,13 @@ func (c *client) connect(i int) (int, error) {
 		if err != nil {
 			return -1, fmt.Errorf("socket: %w", err)
 		}
-		if err = c.bind(fd, i); err == nil {
+		if c.stalls(i) {
+			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, stalledBytes)
+		}
+		if err == nil {
+			err = c.bind(fd, i)
+		}
+		if err == nil {
 			err = unix.Connect(fd, c.target)
 		}
 		if err == nil || err == unix.EINPROGRESS {
@@ -312,7 +374,7 @@ func (c *client) connect(i int) (int, error) {
 	return -1, errNoPort
 }
 
-func (c *client) bind(fd, i int) error {
+func (c *Client) bind(fd, i int) error {
 	if len(c.o.From) == 0 {
 		return nil
 	}
@@ -328,7 +390,7 @@ func (c *client) bind(fd, i int) error {
 }
 
 // giveUp ends connects that take too long.
-func (c *client) giveUp(now time.Time) error {
+func (c *Client) giveUp(now time.Time) error {
 	for len(c.waits) > 0 && now.Sub(c.waits[0].at) > connectTimeout {
 		if i := c.waits[0].i; c.conns[i].phase == phaseConnecting {
 			c.drop(i)
@@ -341,7 +403,7 @@ func (c *client) giveUp(now time.Time) error {
 	return nil
 }
 
-func (c *client) drop(i int32) {
+func (c *Client) drop(i int32) {
 	k := &c.conns[i]
 	if k.phase == phaseConnecting {
 		c.connecting--
@@ -351,7 +413,7 @@ func (c *client) drop(i int32) {
 	c.st.Open--
 }
 
-func (c *client) event(i int32) error {
+func (c *Client) event(i int32) error {
 	switch c.conns[i].phase {
 	case phaseConnecting:
 		if err := c.ask(i); err != nil {
@@ -365,7 +427,7 @@ func (c *client) event(i int32) error {
 }
 
 // ask sends the request on a connection that is made.
-func (c *client) ask(i int32) error {
+func (c *Client) ask(i int32) error {
 	k := &c.conns[i]
 	fd := int(k.fd)
 	if errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); err != nil || errno != 0 {
@@ -386,16 +448,16 @@ func (c *client) ask(i int32) error {
 }
 
 // uid is whose stream connection i opens.
-func (c *client) uid(i int) int64 {
+func (c *Client) uid(i int) int64 {
 	return c.o.FirstUID + int64(c.o.First+i)%(c.o.LastUID-c.o.FirstUID+1)
 }
 
 // stalls says whether connection i is one of those that do not read.
-func (c *client) stalls(i int) bool {
+func (c *Client) stalls(i int) bool {
 	return float64((c.o.First+i)%1000) < c.o.Stall*1000
 }
 
-func (c *client) read(i int32) {
+func (c *Client) read(i int32) {
 	k := &c.conns[i]
 	n, err := unix.Read(int(k.fd), c.buf)
 	if err == unix.EAGAIN || err == unix.EINTR {
@@ -429,7 +491,7 @@ func (c *client) read(i int32) {
 }
 
 // churn closes connections and has them opened again.
-func (c *client) churn(now time.Time) {
+func (c *Client) churn(now time.Time) {
 	if c.o.Churn == 0 {
 		return
 	}

@@ -107,6 +107,43 @@ func TestRun_ChurnAndStall(t *testing.T) {
 	}
 }
 
+func TestClient_Restart(t *testing.T) {
+	url, _, end := streamServer(t, 5)
+	o := testOptions(url)
+	o.Hold = 0
+	c, err := NewClient(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	connected, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		c.Run(t.Context(), Events{Connected: func() { close(connected) }})
+	}()
+	<-connected
+	var before *Stats
+	for before = c.Snapshot(t.Context()); before.Messages < 250; before = c.Snapshot(t.Context()) {
+		time.Sleep(time.Millisecond)
+	}
+	if again := c.Restart(t.Context()); again.Messages != 250 || again.Latency.TotalCount() != 250 {
+		t.Errorf("before: %+v", again)
+	}
+	after := c.Snapshot(t.Context())
+	if after.Messages != 0 || after.Latency.TotalCount() != 0 || after.Streams != 50 || after.Open != 50 {
+		t.Errorf("after: %+v", after)
+	}
+	for i := range c.conns { // this reads what the loop owns, which has no more to do with it
+		if c.conns[i].last != 0 {
+			t.Fatalf("connection %d remembers %d", i, c.conns[i].last)
+		}
+	}
+	end()
+	<-done
+	if st := c.Snapshot(t.Context()); st != nil {
+		t.Errorf("a client that has ended: %+v", st)
+	}
+}
+
 func TestRun_EndsWithItsContext(t *testing.T) {
 	url, _, _ := streamServer(t, 0)
 	o := testOptions(url)

@@ -41,6 +41,20 @@ func NewStats() *Stats {
 	return &Stats{Answers: map[int]uint64{}, Latency: hdrhistogram.New(1, maxLatencyMicros, latencyDigits)}
 }
 
+// clone returns a copy that shares nothing.
+func (s *Stats) clone() *Stats {
+	c := NewStats()
+	c.Add(s)
+	c.Sent, c.Expected = s.Sent, s.Expected
+	return c
+}
+
+// restart forgets the messages.
+func (s *Stats) restart() {
+	s.Messages, s.Unnumbered, s.Missing, s.Doubled, s.OutOfOrder = 0, 0, 0, 0, 0
+	s.Latency.Reset()
+}
+
 // Add adds what another process or loop has counted.
 func (s *Stats) Add(o *Stats) {
 	s.Open += o.Open

@@ -202,6 +202,8 @@ func (s *stream) message(now int64, st *Stats) {
 	st.Messages++
 	st.Latency.RecordValue(max(0, now-int64(s.number)))
 	switch {
+	case s.seq == 0: // one that is in no order
+		return
 	case s.last == 0 || s.seq == s.last+1: // the first one seen may have any number
 	case s.seq == s.last:
 		st.Doubled++

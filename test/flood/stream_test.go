@@ -28,6 +28,8 @@ var streamCases = []struct {
 		Stats{Streams: 1, Chunks: 3, Messages: 3, Doubled: 1}},
 	{"out-of-order", okHead + chunk("3 100 x") + chunk("2 100 x") + chunk("4 100 x"), stateSize,
 		Stats{Streams: 1, Chunks: 3, Messages: 3, OutOfOrder: 1}},
+	{"zero-is-in-no-order", okHead + chunk("1 100 x") + chunk("0 100 x") + chunk("2 100 x"), stateSize,
+		Stats{Streams: 1, Chunks: 3, Messages: 3}},
 	{"no-numbers", okHead + chunk("x") + chunk("1") + chunk("1 x") + chunk(" ") + chunk("1 2x"), stateSize,
 		Stats{Streams: 1, Chunks: 5, Unnumbered: 5}},
 	{"numbers-too-long", okHead + chunk("1234567890123456789 1 x"), stateSize, Stats{Streams: 1, Chunks: 1, Unnumbered: 1}},
