@@ -43,9 +43,22 @@ func compileC(ctx context.Context, cfg *Config, name, source string, libs ...str
 
 // hasHeader says whether the compiler finds a header.
 func hasHeader(ctx context.Context, cc, header string, flags ...string) bool {
-	cmd := exec.CommandContext(ctx, cc, append(flags, "-E", "-x", "c", "-")...)
-	cmd.Stdin = strings.NewReader("#include <" + header + ">\n")
-	return cmd.Run() == nil
+	_, err := preprocess(ctx, cc, "#include <"+header+">\n", flags...)
+	return err == nil
+}
+
+// macro is the text of a string that a header defines.
+func macro(ctx context.Context, cc, header, name string) string {
+	out, _ := preprocess(ctx, cc, "#include <"+header+">\n"+name+"\n")
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	return strings.Trim(lines[len(lines)-1], `"`)
+}
+
+func preprocess(ctx context.Context, cc, source string, flags ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, cc, append(flags, "-E", "-P", "-x", "c", "-")...)
+	cmd.Stdin = strings.NewReader(source)
+	out, err := cmd.Output()
+	return string(out), err
 }
 
 func ccVersion(ctx context.Context) string {

@@ -50,7 +50,6 @@ type Peer struct {
 	stop   sync.Once
 	stdin  io.Closer
 	stderr *tail
-	grace  bool // SIGTERM is how it ends cleanly
 }
 
 // Dest is how messages get to a peer; one of its fields is set.
@@ -82,6 +81,8 @@ type Kind struct {
 func All() []Kind {
 	return []Kind{
 		{"ceiling", "the bare loop: epoll and write(2), messages made in place", startCeiling},
+		{"cnode", "the articles' C node on libevent, made safe: a wake for each message", startCNode},
+		{"cnode-queue", "the same with a queue: one wake for all that waits, one write for a user's part of it", startCNodeQueue},
 	}
 }
 

@@ -254,4 +254,3 @@ func TestCeiling_StalledClient(t *testing.T) {
 		t.Errorf("%+v, %v", sent, err)
 	}
 }
-
