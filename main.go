@@ -41,7 +41,7 @@ func app() *cli.App {
 	usage := func(c *cli.Context, err error, _ bool) error {
 		return fmt.Errorf("%w: %w; see %s --help", errUsage, err, c.App.HelpName)
 	}
-	commands := []*cli.Command{serveCommand(), sendCommand(), floodCommand(), memlogCommand(), versionCommand()}
+	commands := []*cli.Command{serveCommand(), sendCommand(), floodCommand(), memlogCommand(), doctorCommand(), versionCommand()}
 	for _, command := range commands {
 		name := command.Name
 		command.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
