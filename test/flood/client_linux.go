@@ -36,9 +36,11 @@ const (
 	maxConnecting  = 4096 // at once
 	maxOpensATurn  = 256
 	connectTimeout = 10 * time.Second
-	// stalledBytes is the receive buffer of a client that does not read: small,
-	// so that the server soon notices. The kernel's least is a little more.
-	stalledBytes = 2048
+	// A client that does not read has a small receive buffer, of which the kernel's
+	// least is a little more, and segments as in a network: over loopback's of 64 KB
+	// the server's kernel buffers more than a megabyte for it.
+	stalledBytes   = 2048
+	stalledSegment = 1400
 )
 
 // Client is the loop and all it owns.
@@ -355,7 +357,8 @@ func (c *Client) connect(i int) (int, error) {
 			return -1, fmt.Errorf("socket: %w", err)
 		}
 		if c.stalls(i) {
-			err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, stalledBytes)
+			err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, stalledBytes),
+				unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, stalledSegment))
 		}
 		if err == nil {
 			err = c.bind(fd, i)
