@@ -21,7 +21,8 @@ const (
 	// file, inode, epoll's entry. Measured on Linux 6.18 (docs/tuning.md). It is
 	// in slabs, of which tcp_mem knows nothing.
 	kernelBytes = 4950
-	// conntrackBytes is for an entry of the firewall's table, rounded up.
+	// conntrackBytes is for an entry of the firewall's table: 256 in its slab on
+	// Linux 6.18, and what it carries.
 	conntrackBytes = 320
 	// pendingFactor: memory that holds pending bytes can be twice as much
 	// (docs/operations.md).
@@ -61,7 +62,7 @@ func reserve(files uint64) uint64 { return min(max(128, files/16), 1024) }
 
 // Files is how many descriptors Halley must have for n connections.
 func Files(n int) uint64 {
-	files := uint64(n) + 128
+	files := uint64(n) + reserve(uint64(n)) // it is no less for more files
 	for files-reserve(files) < uint64(n) {
 		files++
 	}

@@ -15,6 +15,7 @@ const unit = `# A unit for %[1]d connections, by: halley doctor --connections %[
 #   useradd --system --no-create-home --shell /usr/sbin/nologin halley
 #   install -d -m 755 /etc/halley
 #   install -o halley -g halley -m 400 COOKIE_OF_THE_CLUSTER /etc/halley/cookie
+# (not LoadCredential=: since systemd 254 its files are mode 0440, which Halley refuses)
 #   install -m 755 halley /usr/local/bin/halley
 # and save this as /etc/systemd/system/halley.service.
 
