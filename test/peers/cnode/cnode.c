@@ -49,7 +49,7 @@ enum {
     MAX_UID = 17 * 65536, // the article's
     QUEUE = 8192,         // messages between the threads; as many pointers as a pipe holds
     BACKLOG = 65535,      // the system cuts it to net.core.somaxconn
-    HANDSHAKE_MILLIS = 5000,
+    HANDSHAKE_SECONDS = 5,
 };
 
 struct message {
@@ -257,11 +257,17 @@ static void *receive(void *arg) {
 
 static void *accept_nodes(void *arg) {
     int listener = (int)(intptr_t)arg;
+    // The handshake's time limit is the socket's, which it has from the listener: ei's
+    // own goes through select(2), which writes beyond its stack once streams have the
+    // first 1024 descriptors.
+    struct timeval limit = {.tv_sec = HANDSHAKE_SECONDS}, none = {0};
+    setsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     for (;;) {
         ErlConnect peer;
-        int fd = ei_accept_tmo(&node, listener, &peer, HANDSHAKE_MILLIS);
+        int fd = ei_accept(&node, listener, &peer);
         if (fd < 0)
             continue; // nobody came, or somebody without the cookie
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &none, sizeof none);
         pthread_t thread;
         if (pthread_create(&thread, NULL, receive, (void *)(intptr_t)fd) != 0) {
             close(fd);
