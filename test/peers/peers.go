@@ -83,6 +83,7 @@ func All() []Kind {
 		{"ceiling", "the bare loop: epoll and write(2), messages made in place", startCeiling},
 		{"cnode", "the articles' C node on libevent, made safe: a wake for each message", startCNode},
 		{"cnode-queue", "the same with a queue: one wake for all that waits, one write for a user's part of it", startCNodeQueue},
+		{"nchan", "nginx with nchan, one worker; each message is an HTTP request", startNchan},
 	}
 }
 

@@ -254,3 +254,45 @@ func TestCeiling_StalledClient(t *testing.T) {
 		t.Errorf("%+v, %v", sent, err)
 	}
 }
+
+func TestNchan(t *testing.T) {
+	p := start(t, "nchan", 0)
+	if len(p.PIDs) != 2 {
+		t.Errorf("pids %v, want a master and a worker", p.PIDs)
+	}
+	const uids, count = 3, 200
+	var streams [uids]*stream
+	for i := range streams {
+		streams[i] = open(t, p.URL, i+1)
+	}
+	for seq := 1; seq <= count; seq++ { // as fast as one publisher goes
+		for uid := 1; uid <= uids; uid++ {
+			publish(t, p, uid, seq, 100)
+		}
+	}
+	for _, s := range streams {
+		s.numbered(1, count, 100)
+	}
+	publish(t, p, 1, count+1, 200_000)
+	streams[0].numbered(count+1, 1, 200_000)
+	publish(t, p, 77, 1, 100) // nobody's
+	again := open(t, p.URL, 77)
+	publish(t, p, 77, 2, 100)
+	again.numbered(2, 1, 100) // what was before it is not kept
+}
+
+func publish(t *testing.T, p *Peer, uid, seq, bytes int) {
+	t.Helper()
+	body := fmt.Sprintf("%d %d ", seq, time.Now().UnixMicro())
+	body += strings.Repeat("x", bytes-len(body))
+	url := strings.Replace(p.Dest.Publish, "{uid}", strconv.Itoa(uid), 1)
+	response, err := http.Post(url, "text/plain", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, response.Body)
+	response.Body.Close()
+	if response.StatusCode/100 != 2 {
+		t.Fatalf("publish: %s", response.Status)
+	}
+}

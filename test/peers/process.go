@@ -32,7 +32,7 @@ func command(name string, args ...string) *exec.Cmd {
 
 // launch starts a peer's process. Its standard input is a pipe that the Peer keeps:
 // what reads it ends with us. Its standard output is given line by line to ready,
-// until that says that the peer is.
+// until that says that the peer is; with nil, the caller finds out.
 func (p *Peer) launch(ctx context.Context, cfg *Config, cmd *exec.Cmd, ready func(line string) bool) (io.Writer, *bufio.Reader, error) {
 	if err := free(cfg.Addr); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", p.Name, err)
@@ -62,6 +62,9 @@ func (p *Peer) launch(ctx context.Context, cfg *Config, cmd *exec.Cmd, ready fun
 		close(p.ended)
 	}()
 	lines := bufio.NewReader(out)
+	if ready == nil {
+		return stdin, lines, nil
+	}
 	if err := p.await(ctx, lines, ready); err != nil {
 		p.Stop()
 		return nil, nil, err
