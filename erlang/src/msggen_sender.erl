@@ -54,6 +54,8 @@
 
 -record(sender, {
     dest :: {Name :: atom(), node()} | halley | fun((msggen:id(), binary()) -> term()),
+    %% Lists, be it of one, of at most so many; or single messages.
+    lists :: boolean(),
     batch :: pos_integer(),
     %% Whose messages: uid First + Step * Index for each index that is drawn.
     picker :: msggen_uids:picker(),
@@ -119,6 +121,7 @@ init(Parent, Config = #{dest := Dest0, part := Part, parts := Parts, uids := {Fi
     Interval = if Rate =:= infinity -> none; true -> 1.0e6 / Rate end,
     Sender = #sender{
         dest = Dest,
+        lists = is_list_dest(Dest) andalso maps:get(batch, Config) > 1,
         batch = Batch,
         picker = Picker,
         first = First + Part,
@@ -154,6 +157,9 @@ init(Parent, Config = #{dest := Dest0, part := Part, parts := Parts, uids := {Fi
 dest(router, _, _) -> {fun router:send/2, 1};
 dest(Fun, _, _) when is_function(Fun) -> {Fun, 1};
 dest(Dest, Batch, Max) -> {Dest, min(Batch, max(1, ?LIST_BYTES div max(1, Max)))}.
+
+-spec is_list_dest({atom(), node()} | halley | fun((msggen:id(), binary()) -> term())) -> boolean().
+is_list_dest(Dest) -> not is_function(Dest).
 
 -spec due_before(non_neg_integer() | infinity, float() | none, float()) -> non_neg_integer() | infinity.
 due_before(infinity, _, _) -> infinity;
@@ -244,13 +250,13 @@ send(N, Sent, Now, State0, Rand0, Sender = #sender{stamp = Stamp, counters = Cou
         now -> integer_to_binary(Wall);
         due -> {Sent, Wall - Now}
     end,
-    case Sender#sender.batch of
-        1 ->
+    case Sender#sender.lists of
+        false ->
             {Uid, Body, State, Rand} = message(Micros, State0, Rand0, Sender),
             ok = count(1, byte_size(Body), Counters),
             ok = one(Sender#sender.dest, Uid, Body, Counters),
             {State, Rand};
-        _ ->
+        true ->
             {List, Bytes, State, Rand} = messages(N, Micros, 0, State0, Rand0, Sender),
             ok = count(N, Bytes, Counters),
             ok = list(Sender#sender.dest, List, Counters),
