@@ -93,8 +93,9 @@ func machine() string {
 	memory, _ := kilobytes("/proc/meminfo", "MemTotal:")
 	var uts unix.Utsname
 	unix.Uname(&uts)
+	release, _, _ := strings.Cut(unix.ByteSliceToString(uts.Release[:]), "-")
 	return fmt.Sprintf("%d cores (%s), %.0f GiB, Linux %s, %s, %s", runtime.NumCPU(), cpuModel(), memory/(1<<20),
-		unix.ByteSliceToString(uts.Release[:]), osName(), time.Now().UTC().Format("2006-01-02"))
+		release, osName(), time.Now().UTC().Format("2006-01-02"))
 }
 
 func cpuModel() string { return lineAfter("/proc/cpuinfo", "model name", ":") }
