@@ -84,6 +84,8 @@ func All() []Kind {
 		{"cnode", "the articles' C node on libevent, made safe: a wake for each message", startCNode},
 		{"cnode-queue", "the same with a queue: one wake for all that waits, one write for a user's part of it", startCNodeQueue},
 		{"nchan", "nginx with nchan, one worker; each message is an HTTP request", startNchan},
+		{"mochiweb", "the articles' mochiweb front, a process for each stream; each message is a call of the router", startMochiweb},
+		{"mochiweb-ets", "the same; the process that gets a message looks into the router's table itself", startMochiwebETS},
 	}
 }
 

@@ -14,8 +14,8 @@
 //     with -q, a queue and one wake: the loop is woken when the queue was empty, and
 //     takes all that is in it. What it finds for one user leaves in one write.
 //
-// Both hold at most QUEUE messages; then the receiving thread waits, TCP fills up, and
-// Erlang suspends the sender. What a client does not read is kept without a bound, as
+// The pipe holds 8192 pointers, the queue QUEUE messages; then the receiving thread
+// waits, TCP fills up, and Erlang suspends the sender. What a client does not read is kept without a bound, as
 // libevent does it.
 //
 // Erlang connects by sending to {AnyName, 'NAME@HOST'}; net_adm:ping is answered.
@@ -47,7 +47,7 @@
 
 enum {
     MAX_UID = 17 * 65536, // the article's
-    QUEUE = 8192,         // messages between the threads; as many pointers as a pipe holds
+    QUEUE = 1 << 18,      // messages between the threads, with -q; without, as many pointers as a pipe holds
     BACKLOG = 65535,      // the system cuts it to net.core.somaxconn
     HANDSHAKE_SECONDS = 5,
 };
