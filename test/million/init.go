@@ -90,6 +90,7 @@ func prepare() error {
 		// A burst of connections waits, it is not turned away.
 		{"net/core/somaxconn", "65535"},
 		{"net/ipv4/tcp_max_syn_backlog", "65535"},
+		{"net/core/netdev_max_backlog", fmt.Sprint(backlog)},
 	} {
 		if err := os.WriteFile("/proc/sys/"+p.name, []byte(p.value), 0); err != nil {
 			return fmt.Errorf("set a kernel parameter: %w", err)

@@ -25,6 +25,13 @@ const (
 	ownBytes  = 768 << 20
 )
 
+// backlog is how many packets loopback may have on their way. Timers of some tens
+// of seconds fire in steps of two seconds (the kernel's timer wheel is coarse), so
+// that all connections opened within two seconds send their keep-alive probes at
+// once. What the backlog does not hold is dropped, unseen by TCP; after four such
+// drops in 90 s Halley's sockets are reset, with nobody at fault.
+const backlog = 1 << 20
+
 // checkLimits tells every limit that is too low, with the remedy.
 func checkLimits(o options) error {
 	var errs []error
@@ -43,6 +50,8 @@ func checkLimits(o options) error {
 	short("open files of the system (fs.file-max)", sysctl("fs/file-max"), 2*files, fmt.Sprintf("as root: sysctl -w fs.file-max=%d", 4*files))
 	short("sockets that a user may watch (fs.epoll.max_user_watches)", sysctl("fs/epoll/max_user_watches"), 2*files,
 		fmt.Sprintf("as root: sysctl -w fs.epoll.max_user_watches=%d", 4*files))
+	short("packets that loopback may hold (net.core.netdev_max_backlog)", sysctl("net/core/netdev_max_backlog"), int64(min(o.connections/2, 50000)),
+		fmt.Sprintf("as root: sysctl -w net.core.netdev_max_backlog=%d", backlog))
 	memory, err := readKB("/proc/meminfo")
 	if err != nil {
 		return err

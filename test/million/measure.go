@@ -4,7 +4,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -19,6 +21,7 @@ type sample struct {
 	server process
 	client process
 	kernel kernel
+	busy   float64 // processor seconds of the whole machine
 }
 
 // process is what one process has and has used.
@@ -129,7 +132,42 @@ func netCounters() map[string]int64 {
 			}
 		}
 	}
+	// Packets that a processor's backlog had no room for: the second column,
+	// in hexadecimal digits.
+	text, _ := os.ReadFile("/proc/net/softnet_stat")
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 1 {
+			n, _ := strconv.ParseInt(fields[1], 16, 64)
+			counters[backlogDrops] += n
+		}
+	}
 	return counters
+}
+
+const backlogDrops = "BacklogDrops"
+
+// counterGrowth lists the counters that have changed.
+func counterGrowth(before, after map[string]int64) string {
+	text := strings.Builder{}
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		if more := after[name] - before[name]; more != 0 {
+			fmt.Fprintf(&text, "%-28s %12d\n", name, more)
+		}
+	}
+	return text.String()
+}
+
+// busySeconds is what the processors have worked (/proc/stat: user, nice,
+// system, idle, iowait, irq, softirq).
+func busySeconds() (seconds float64) {
+	text, _ := os.ReadFile("/proc/stat")
+	first, _, _ := strings.Cut(string(text), "\n")
+	for i, f := range strings.Fields(first) {
+		if n, err := strconv.ParseFloat(f, 64); err == nil && i <= 7 && i != 4 && i != 5 {
+			seconds += n / ticks
+		}
+	}
+	return seconds
 }
 
 // slabs are the bytes of the kernel's caches by name; none where they may not be

@@ -219,14 +219,14 @@ func (m *million) report(line string) {
 	if n, _ := fmt.Sscanf(strings.TrimSpace(line), "%fs {%d, %d, %d,", &seconds, &open, &closed, &chunks); n < 4 {
 		return
 	}
-	if open != m.last.open || chunks != m.last.chunks {
+	if chunks > m.last.chunks || open > m.last.open && m.openAt.at == 0 {
 		m.changed = time.Now()
 	}
 	m.last.open, m.last.chunks = open, chunks
 }
 
 func (m *million) measure() (sample, error) {
-	s := sample{at: time.Since(m.start), open: m.last.open, chunks: m.last.chunks}
+	s := sample{at: time.Since(m.start), open: m.last.open, chunks: m.last.chunks, busy: busySeconds()}
 	var err, clientErr error
 	if s.server, err = measureProcess(m.server.pid()); err != nil {
 		return s, err
@@ -270,8 +270,12 @@ func (m *million) step() (err error) {
 		})
 		go m.save("metrics-open.txt", func(w io.Writer) error { return m.get("metrics", w) })
 	}
-	if quiet := time.Since(m.changed); quiet > m.o.patience && m.client.alive() {
-		m.problem("nothing has changed for %v: %d of %d connections are open", m.o.patience, m.last.open, m.o.connections)
+	quiet := m.o.patience
+	if m.openAt.at != 0 && m.last.open < m.o.connections {
+		quiet = min(quiet, settle+restAfter) // connections ended, their messages will never come
+	}
+	if m.client.alive() && time.Since(m.changed) > quiet {
+		m.problem("nothing has come for %v: %d of %d connections are open", quiet, m.last.open, m.o.connections)
 		m.changed = time.Now()
 		go m.client.stop(m.o.patience)
 	}

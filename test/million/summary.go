@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -38,9 +39,12 @@ type summary struct {
 	// Processor seconds until all were open.
 	ServerUserSeconds, ServerSystemSeconds float64
 	ClientUserSeconds, ClientSystemSeconds float64
-	// Counters of the kernel, over the whole run.
+	// BusyAtRest is the share of all processors that idle connections take.
+	BusyAtRest float64
+	// Counters of the kernel, over the whole run; counters.txt has all.
 	KeepAliveProbes int64
 	ListenDrops     int64
+	BacklogDrops    int64 // packets for which loopback had no room
 	Retransmissions int64
 	TotalSeconds    float64
 	Kernel          string
@@ -88,11 +92,17 @@ func (m *million) summary() *summary {
 		s.KernelBytesEach = s.KernelBytesPair / 2
 		s.SlabBytesPair = each(m.base.kernel.Slab, m.rest.kernel.Slab)
 		s.TCPBufferBytesPair = each(m.base.kernel.TCP, m.rest.kernel.TCP)
+		s.BusyAtRest = (m.rest.busy - m.openAt.busy) / (m.rest.at - m.openAt.at).Seconds() / float64(s.Processors)
 		s.ServerResidentBytesEnd = m.full.server.Resident
 	}
 	counters := netCounters()
 	more := func(name string) int64 { return counters[name] - m.counters[name] }
 	s.KeepAliveProbes, s.ListenDrops, s.Retransmissions = more("TCPKeepAlive"), more("ListenDrops"), more("RetransSegs")
+	s.BacklogDrops = more(backlogDrops)
+	m.save("counters.txt", func(w io.Writer) error {
+		_, err := io.WriteString(w, counterGrowth(m.counters, counters))
+		return err
+	})
 	s.TotalSeconds = m.last.at.Seconds()
 	if memory, err := readKB("/proc/meminfo"); err == nil {
 		s.MemoryBytes = memory["MemTotal"] << 10
@@ -124,11 +134,12 @@ func (s *summary) text() string {
 		line("kernel", "%.0f bytes a connection, half of the %.0f of both ends (slab %.0f, TCP's buffers %.0f)",
 			s.KernelBytesEach, s.KernelBytesPair, s.SlabBytesPair, s.TCPBufferBytesPair)
 		line("client", "%.0f bytes a connection", s.ClientBytesEach)
+		line("at rest", "the processors are busy for %.1f%% of the time", 100*s.BusyAtRest)
 	}
 	line("messages", "%d sent to uids drawn at random, %d arrived: %d missing, %d doubled, %d out of order",
 		s.MessagesSent, s.MessagesArrived, s.Missing, s.Doubled, s.OutOfOrder)
-	line("kernel counts", "%d keep-alive probes, %d connection requests dropped at the listener, %d segments sent again",
-		s.KeepAliveProbes, s.ListenDrops, s.Retransmissions)
+	line("kernel counts", "%d keep-alive probes, %d connection requests dropped at the listener, %d packets by loopback, %d segments sent again",
+		s.KeepAliveProbes, s.ListenDrops, s.BacklogDrops, s.Retransmissions)
 	line("machine", "Linux %s, %d processors, %s", s.Kernel, s.Processors, bytesText(s.MemoryBytes))
 	line("time", "%.0f s", s.TotalSeconds)
 	return t.String()
