@@ -43,7 +43,7 @@ func floodCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringFlag{Name: "url", Value: d.URL, EnvVars: env("url"), Usage: "what to open, with {uid}"},
 		&cli.IntFlag{Name: "connections", Value: d.Connections, EnvVars: env("connections"), Usage: "how many"},
-		&cli.Float64Flag{Name: "rate", Value: d.Rate, EnvVars: env("rate"), Usage: "opened a second; 0: as fast as it goes"},
+		&cli.Float64Flag{Name: "rate", Value: d.Rate, EnvVars: env("rate"), Usage: "opened a second; 0: as fast as the server answers"},
 		&cli.DurationFlag{Name: "hold", Value: d.Hold, EnvVars: env("hold"), Usage: "how long to go on when all are open; 0: until Ctrl-C"},
 		&cli.StringFlag{Name: "from", EnvVars: env("from"), DefaultText: "the system chooses",
 			Usage: "source `ADDRS`, such as 127.0.0.1-127.0.0.17; ports are then taken from 1024 up"},

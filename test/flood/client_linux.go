@@ -25,6 +25,7 @@ type phase uint8
 const (
 	phaseIdle       phase = iota // not opened yet, or gone
 	phaseConnecting              // connect is on its way
+	phaseAsking                  // the request is sent, the stream has not begun
 	phaseReading
 	phaseStalled // has its stream, and reads no more
 	phaseAgain   // waits to be opened again
@@ -34,6 +35,7 @@ const (
 	readBytes      = 64 << 10
 	maxEvents      = 1024
 	maxConnecting  = 4096 // at once
+	maxAsking      = 512  // at once, without --rate: else requests wait in the kernel until TCP sends them again
 	maxOpensATurn  = 256
 	connectTimeout = 10 * time.Second
 	// A client that does not read has a small receive buffer, of which the kernel's
@@ -57,6 +59,7 @@ type Client struct {
 	next       int // of conns: all below were opened once
 	again      []int32
 	connecting int
+	asking     int
 	waits      []wait // connects by their beginning
 	start      time.Time
 	churned    float64
@@ -281,6 +284,8 @@ func (c *Client) openDue(now time.Time) error {
 	}
 	for n := 0; n < maxOpensATurn && c.connecting < maxConnecting; n++ {
 		switch {
+		case c.o.Rate == 0 && c.connecting+c.asking >= maxAsking:
+			return nil
 		case len(c.again) > 0:
 			i := c.again[0]
 			c.again = c.again[1:]
@@ -408,8 +413,11 @@ func (c *Client) giveUp(now time.Time) error {
 
 func (c *Client) drop(i int32) {
 	k := &c.conns[i]
-	if k.phase == phaseConnecting {
+	switch k.phase {
+	case phaseConnecting:
 		c.connecting--
+	case phaseAsking:
+		c.asking--
 	}
 	unix.Close(int(k.fd))
 	k.phase = phaseIdle
@@ -423,7 +431,7 @@ func (c *Client) event(i int32) error {
 			c.drop(i)
 			return c.failed(err)
 		}
-	case phaseReading:
+	case phaseAsking, phaseReading:
 		c.read(i)
 	}
 	return nil
@@ -446,7 +454,8 @@ func (c *Client) ask(i int32) error {
 		return err
 	}
 	c.connecting--
-	k.phase = phaseReading
+	c.asking++
+	k.phase = phaseAsking
 	return nil
 }
 
@@ -469,6 +478,10 @@ func (c *Client) read(i int32) {
 	if n > 0 {
 		c.st.Bytes += uint64(n)
 		k.feed(c.buf[:n], time.Now().UnixMicro(), c.st)
+	}
+	if k.phase == phaseAsking && k.state >= stateSize {
+		c.asking--
+		k.phase = phaseReading
 	}
 	switch {
 	case k.state == stateBroken:
@@ -505,7 +518,7 @@ func (c *Client) churn(now time.Time) {
 	for ; c.churned+1 <= due; c.churned++ {
 		i := int32(c.random.IntN(len(c.conns)))
 		switch c.conns[i].phase {
-		case phaseReading, phaseStalled:
+		case phaseAsking, phaseReading, phaseStalled:
 			c.drop(i)
 		case phaseIdle: // the server has closed it
 		default:

@@ -144,6 +144,28 @@ func TestClient_Restart(t *testing.T) {
 	}
 }
 
+// Without --rate, requests that are not answered yet are few.
+func TestRun_WaitsForAnswers(t *testing.T) {
+	var asked atomic.Int64
+	gate := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		<-gate
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
+	o := testOptions(server.URL)
+	o.Connections = maxAsking + 100
+	most := int64(0)
+	time.AfterFunc(time.Second, func() { most = asked.Load(); close(gate) })
+	st, err := Run(t.Context(), o, Events{Report: func(*Stats) {}})
+	<-gate
+	if err != nil || st.Streams != uint64(o.Connections) || most != maxAsking {
+		t.Errorf("%v, %d asked at once, %+v", err, most, st)
+	}
+}
+
 func TestRun_EndsWithItsContext(t *testing.T) {
 	url, _, _ := streamServer(t, 0)
 	o := testOptions(url)

@@ -16,7 +16,7 @@ import (
 type Options struct {
 	URL         string        // --url, with {uid}
 	Connections int           // --connections
-	Rate        float64       // --rate: connections opened a second; 0: as fast as it goes
+	Rate        float64       // --rate: connections opened a second; 0: as fast as the server answers
 	Hold        time.Duration // --hold: how long to go on when all are open; 0: until told to end
 	From        []netip.Addr  // --from: source addresses; none: the system chooses, ports too
 	FirstUID    int64         // --uids

@@ -42,7 +42,7 @@ var errUsage = errors.New("usage")
 // options of a run. Each names its flag.
 type options struct {
 	connections int           // --connections
-	rate        float64       // --rate: connections a second; 0: as fast as it goes
+	rate        float64       // --rate: connections a second; 0: as fast as the server answers
 	messages    int           // --messages, to uids drawn at random when all are open
 	patience    time.Duration // --patience: how long nothing may change
 	out         string        // --out: folder for the results
