@@ -121,8 +121,9 @@ start(Dest, Num, Interval, Max) when
 %% those of its uid, without a gap and in the order they are sent, MICROS the
 %% time in microseconds since 1970.
 %%
-%% A bad option is an error: `{bad_option, Key, Value, Expected}'. So is what a
-%% sender raises: with destination `halley', that the application is not started.
+%% A bad option is an error: `{bad_option, Key, Value, Expected}'. So is a node
+%% that is not there at the start: `{not_connected, Node}'. What a sender raises
+%% is raised here: with destination `halley', the error that the application is not started.
 -spec run(options()) -> {ok, report()}.
 run(Options0) ->
     Options = #{progress := Progress, every := Every} = msggen_run:check(Options0),

@@ -87,7 +87,8 @@ rules() ->
 
 %% @doc Start a run for the caller. Options are those that check/1 answered.
 -spec start_link(map()) -> {ok, pid()}.
-start_link(Options) ->
+start_link(Options = #{dest := Dest}) ->
+    ok = connect(Dest),
     {ok, Pid} = gen_server:start_link(?MODULE, {self(), Options}, []),
     {ok, Pid}.
 
@@ -184,6 +185,17 @@ terminate(_Reason, State = #state{senders = Senders}) ->
     end, maps:keys(Senders)).
 
 %% Internal.
+
+%% Before the start, so that the first messages are not late for it; and who
+%% misspelt a node hears of it here, where `!' says nothing.
+-spec connect(msggen:dest()) -> ok.
+connect({_, Node}) when Node =/= node() ->
+    case net_kernel:connect_node(Node) of
+        true -> ok;
+        _ -> error({not_connected, Node})
+    end;
+connect(_) ->
+    ok.
 
 %% In the past as well: what was due since then is made up for.
 -spec start_at(integer() | undefined) -> integer().

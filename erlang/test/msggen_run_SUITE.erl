@@ -509,6 +509,8 @@ sender_raises(_) ->
     end || _ <- lists:seq(1, 20)],
     {not_started, halley} = do_raised(fun() -> msggen:run(#{count => 1}) end),
     {noproc, _} = do_raised(fun() -> msggen:run(#{dest => router, count => 1}) end),
+    {not_connected, 'nobody@localhost'} =
+        do_raised(fun() -> msggen:run(#{dest => {httpd, 'nobody@localhost'}, count => 1}) end),
     ball = do_raised(fun() -> msggen:run(#{dest => fun(_, _) -> throw(ball) end, count => 1}) end),
     %% As from a link or a kill, and not by raising.
     killed = do_raised(fun() -> msggen:run(#{dest => fun(_, _) -> exit(self(), kill) end, count => 1}) end),
@@ -652,7 +654,7 @@ limits(_) ->
     doc("Every option's limits are allowed."),
     Max = 16#7FFFFFFFFFFFFFFF,
     [{ok, _} = msggen:run(maps:merge(#{dest => fun(_, _) -> ok end, count => 0}, Options)) || Options <- [
-        #{dest => halley}, #{dest => router}, #{dest => {httpd, 'halley@host'}},
+        #{dest => halley}, #{dest => router}, #{dest => {httpd, node()}},
         #{senders => 1}, #{senders => 100000, uids => {1, 3}},
         #{rate => 0.001}, #{rate => 1}, #{rate => infinity},
         #{count => infinity, duration => 0}, #{duration => infinity},
