@@ -41,9 +41,11 @@ func newCNode(ctx context.Context, cfg *Config, name string, args ...string) (*P
 	node := nodeName(name, cfg)
 	cmd := command(bin, append(args, node, host, port)...)
 	cmd.Env = append(cmd.Environ(), "CNODE_COOKIE="+cfg.Cookie, epmdVariable(cfg))
-	if _, _, err := p.launch(ctx, cfg, cmd, func(line string) bool { return line == "ready" }); err != nil {
+	_, out, err := p.launch(ctx, cfg, cmd, func(line string) bool { return line == "ready" })
+	if err != nil {
 		return nil, err
 	}
+	p.relay(out)
 	p.Dest.Erlang = &Erlang{Name: "httpd", Node: node}
 	return p, nil
 }

@@ -57,9 +57,11 @@ func newMochiweb(ctx context.Context, cfg *Config, name, lookup string) (*Peer, 
 		"+Q", strconv.Itoa(max(minPorts, 2*cfg.connections())),
 		"-eval", fmt.Sprintf("comet:start(%s, {%d,%d,%d,%d}, %s, %d).", lookup, ip[0], ip[1], ip[2], ip[3], port, cfg.connections()+spareFiles))
 	cmd.Env = append(erlangEnv(), "HOME="+dir, epmdVariable(cfg), "ERL_CRASH_DUMP=/dev/null")
-	if _, _, err := p.launch(ctx, cfg, cmd, func(line string) bool { return line == "ready" }); err != nil {
+	_, out, err := p.launch(ctx, cfg, cmd, func(line string) bool { return line == "ready" })
+	if err != nil {
 		return nil, err
 	}
+	p.relay(out)
 	p.Dest.Erlang = &Erlang{Name: "httpd", Node: node, Lists: true}
 	return p, nil
 }

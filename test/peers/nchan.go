@@ -41,9 +41,11 @@ func startNchan(ctx context.Context, cfg Config) (*Peer, error) {
 	}
 	p := &Peer{Name: name, Version: nchanVersion(ctx, nginx)}
 	// nginx says nothing when it is ready, but it answers.
-	if _, _, err := p.launch(ctx, &cfg, command(nginx, "-e", "stderr", "-p", dir, "-c", conf), nil); err != nil {
+	_, out, err := p.launch(ctx, &cfg, command(nginx, "-e", "stderr", "-p", dir, "-c", conf), nil)
+	if err != nil {
 		return nil, err
 	}
+	p.relay(out)
 	master := p.PIDs[0]
 	err = p.until(ctx, func() bool {
 		workers := children(master)

@@ -49,6 +49,7 @@ type Peer struct {
 	ended  chan struct{} // closed when cmd is waited for
 	stop   sync.Once
 	stdin  io.Closer
+	stdout io.Closer
 	stderr *tail
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -69,14 +70,19 @@ func (w logWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// freeAddr is an address that nobody listens at. The peer takes it later: it is none of
+// those that the system gives to connections meanwhile.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, last = 20000, 32000 // connections get theirs from 32768 up, if nobody changed that
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first))
+		if free(addr) == nil {
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port")
+	return ""
 }
 
 // stream is an open stream; its chunks are read strictly, by hand: one message must
@@ -193,6 +199,29 @@ func TestStart_AddressTaken(t *testing.T) {
 	}
 	if err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Without an epmd an Erlang node cannot be one; its words must come back.
+func TestStart_Fails(t *testing.T) {
+	for _, k := range All() {
+		if !strings.HasPrefix(k.Name, "cnode") && !strings.HasPrefix(k.Name, "mochiweb") {
+			continue
+		}
+		_, port, _ := net.SplitHostPort(freeAddr(t))
+		epmd, _ := strconv.Atoi(port)
+		p, err := k.Start(t.Context(), Config{Dir: t.TempDir(), Addr: freeAddr(t), Host: testHost, Cookie: testCookie, Epmd: epmd})
+		if missing := new(Missing); errors.As(err, &missing) {
+			continue
+		}
+		if err == nil {
+			p.Stop()
+		}
+		if err == nil || !strings.Contains(err.Error(), "ended: ") || strings.HasSuffix(err.Error(), "ended: ") {
+			t.Errorf("%s: %v", k.Name, err)
+		} else {
+			t.Log(err)
+		}
 	}
 }
 

@@ -32,7 +32,8 @@ func command(name string, args ...string) *exec.Cmd {
 
 // launch starts a peer's process. Its standard input is a pipe that the Peer keeps:
 // what reads it ends with us. Its standard output is given line by line to ready,
-// until that says that the peer is; with nil, the caller finds out.
+// until that says that the peer is; with nil, the caller finds out. What comes then
+// is the caller's to read.
 func (p *Peer) launch(ctx context.Context, cfg *Config, cmd *exec.Cmd, ready func(line string) bool) (io.Writer, *bufio.Reader, error) {
 	if err := free(cfg.Addr); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", p.Name, err)
@@ -54,7 +55,7 @@ func (p *Peer) launch(ctx context.Context, cfg *Config, cmd *exec.Cmd, ready fun
 		out.Close()
 		return nil, nil, fmt.Errorf("start %s: %w", p.Name, err)
 	}
-	p.cmd, p.stdin, p.ended = cmd, stdin, make(chan struct{})
+	p.cmd, p.stdin, p.stdout, p.ended = cmd, stdin, out, make(chan struct{})
 	p.PIDs = []int{cmd.Process.Pid}
 	p.URL = streamURL(cfg.Addr)
 	go func() {
@@ -78,13 +79,15 @@ func (p *Peer) await(ctx context.Context, lines *bufio.Reader, ready func(string
 		for {
 			line, err := lines.ReadString('\n')
 			if err != nil {
-				found <- fmt.Errorf("%s ended: %s", p.Name, p.stderr.String())
+				<-p.ended // and has said why
+				found <- fmt.Errorf("%s ended: %s", p.Name, p.stderr)
 				return
 			}
 			if ready(strings.TrimSpace(line)) {
 				found <- nil
 				return
 			}
+			io.WriteString(p.stderr, line)
 		}
 	}()
 	select {
@@ -93,7 +96,7 @@ func (p *Peer) await(ctx context.Context, lines *bufio.Reader, ready func(string
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(startTimeout):
-		return fmt.Errorf("%s is not ready after %v: %s", p.Name, startTimeout, p.stderr.String())
+		return fmt.Errorf("%s is not ready after %v: %s", p.Name, startTimeout, p.stderr)
 	}
 }
 
@@ -102,17 +105,21 @@ func (p *Peer) until(ctx context.Context, cond func() bool) error {
 	for end := time.Now().Add(startTimeout); !cond(); {
 		select {
 		case <-p.ended:
-			return fmt.Errorf("%s ended: %s", p.Name, p.stderr.String())
+			return fmt.Errorf("%s ended: %s", p.Name, p.stderr)
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("%s is not ready after %v: %s", p.Name, startTimeout, p.stderr.String())
+			return fmt.Errorf("%s is not ready after %v: %s", p.Name, startTimeout, p.stderr)
 		}
 	}
 	return nil
 }
+
+// relay treats what else comes on a peer's standard output as its standard error: a
+// pipe that nobody reads stops who writes to it.
+func (p *Peer) relay(out io.Reader) { go io.Copy(p.stderr, out) }
 
 // Ended is closed when the peer is no longer there, by Stop or of its own.
 func (p *Peer) Ended() <-chan struct{} { return p.ended }
@@ -123,7 +130,7 @@ func (p *Peer) Stop() (err error) {
 	p.stop.Do(func() {
 		select {
 		case <-p.ended:
-			err = fmt.Errorf("%s had ended: %v: %s", p.Name, p.cmd.ProcessState, p.stderr.String())
+			err = fmt.Errorf("%s had ended: %v: %s", p.Name, p.cmd.ProcessState, p.stderr)
 		default:
 			terminate(p.cmd.Process.Pid)
 		}
@@ -135,6 +142,7 @@ func (p *Peer) Stop() (err error) {
 		}
 		killGroup(p.cmd.Process.Pid) // and what it may have left behind
 		<-p.ended
+		p.stdout.Close()
 	})
 	return err
 }

@@ -9,16 +9,23 @@
 
 -spec start(lookup(), inet:ip_address(), inet:port_number(), pos_integer()) -> pid().
 start(Lookup, Ip, Port, Max) ->
-    spawn_opt(fun() -> run(Lookup, Ip, Port, Max) end, [{message_queue_data, off_heap}]).
+    spawn_opt(fun() ->
+        try
+            run(Ip, Port, Max)
+        catch Class:Reason ->
+            io:format(standard_error, "~0p~n", [{Class, Reason}]),
+            halt(1)
+        end,
+        dispatch(Lookup)
+    end, [{message_queue_data, off_heap}]).
 
-%% mochiweb ends with the process that started it.
--spec run(lookup(), inet:ip_address(), inet:port_number(), pos_integer()) -> no_return().
-run(Lookup, Ip, Port, Max) ->
+%% mochiweb ends with the process that started it: that is the one that stays.
+-spec run(inet:ip_address(), inet:port_number(), pos_integer()) -> ok.
+run(Ip, Port, Max) ->
     {ok, _} = comet_router:start(),
     {ok, _} = comet_web:start(Ip, Port, Max),
     true = register(httpd, self()),
-    io:format("ready~n"),
-    dispatch(Lookup).
+    io:format("ready~n").
 
 %% The registered process httpd: {Uid, Body}, or a list of such.
 -spec dispatch(lookup()) -> no_return().
