@@ -51,6 +51,7 @@ type million struct {
 	memory   *os.File // the log
 	slabs    map[string]int64
 	counters map[string]int64 // at the beginning
+	counted  map[string]int64 // when m.last was taken, as long as all are open: not when they close
 	base     sample           // before the first connection
 	last     sample
 	openAt   sample // when all were open
@@ -257,6 +258,9 @@ func (m *million) step() (err error) {
 	allOpen := m.last.open == m.o.connections && m.last.chunks >= m.o.connections
 	if allOpen {
 		m.full = m.last
+	}
+	if allOpen || m.openAt.at == 0 {
+		m.counted = netCounters()
 	}
 	switch {
 	case allOpen && m.openAt.at == 0:

@@ -41,7 +41,7 @@ type summary struct {
 	ClientUserSeconds, ClientSystemSeconds float64
 	// BusyAtRest is the share of all processors that idle connections take.
 	BusyAtRest float64
-	// Counters of the kernel, over the whole run; counters.txt has all.
+	// Counters of the kernel, up to the last message; counters.txt has all.
 	KeepAliveProbes int64
 	ListenDrops     int64
 	BacklogDrops    int64 // packets for which loopback had no room
@@ -95,12 +95,11 @@ func (m *million) summary() *summary {
 		s.BusyAtRest = (m.rest.busy - m.openAt.busy) / (m.rest.at - m.openAt.at).Seconds() / float64(s.Processors)
 		s.ServerResidentBytesEnd = m.full.server.Resident
 	}
-	counters := netCounters()
-	more := func(name string) int64 { return counters[name] - m.counters[name] }
+	more := func(name string) int64 { return m.counted[name] - m.counters[name] }
 	s.KeepAliveProbes, s.ListenDrops, s.Retransmissions = more("TCPKeepAlive"), more("ListenDrops"), more("RetransSegs")
 	s.BacklogDrops = more(backlogDrops)
 	m.save("counters.txt", func(w io.Writer) error {
-		_, err := io.WriteString(w, counterGrowth(m.counters, counters))
+		_, err := io.WriteString(w, counterGrowth(m.counters, m.counted))
 		return err
 	})
 	s.TotalSeconds = m.last.at.Seconds()
