@@ -19,11 +19,12 @@ type crowd struct {
 	err    error // valid after done
 }
 
-// gather opens n streams, of the uids from first on.
-func gather(ctx context.Context, url string, n, first int, stalled bool) (*crowd, error) {
+// gather opens n streams, of the uids from first to last in turn. Those that are
+// stalled never read.
+func gather(ctx context.Context, url string, n, first, last int, stalled bool) (*crowd, error) {
 	o := flood.DefaultOptions()
 	o.URL, o.Connections, o.Rate, o.Hold = url, n, 0, 0
-	o.FirstUID, o.LastUID = int64(first), int64(first+n-1)
+	o.FirstUID, o.LastUID = int64(first), int64(last)
 	if stalled {
 		o.Stall = 1
 	}

@@ -36,9 +36,6 @@ do({connect, Node}) ->
 do({run, Options}) ->
     {ok, #{sent := Sent, elapsed_us := Micros, late_us_max := Late}} = msggen:run(Options),
     {Sent, Micros, Late};
-do({all, Dest, Size}) ->
-    Dest ! {all, body(Size)},
-    {1, 0, 0};
 do({each, Dest, First, Last, Size}) ->
     Body = body(Size),
     _ = [Dest ! {Uid, Body} || Uid <- lists:seq(First, Last)],

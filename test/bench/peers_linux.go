@@ -25,21 +25,21 @@ func startPeer(ctx context.Context, r *rig, kind peers.Kind, addr string) (*runn
 	if err != nil {
 		return nil, err
 	}
-	up := &running{pids: p.PIDs, url: p.URL, concurrent: true, stop: func() {
+	up := &running{version: p.Version, pids: p.PIDs, url: p.URL, concurrent: true, stop: func() {
 		if err := p.Stop(); err != nil {
 			fmt.Fprintln(r.log, err)
 		}
 	}}
 	switch {
 	case p.Dest.Erlang != nil:
-		up.source = &erlSource{rig: r, dest: p.Dest.Erlang.String()}
+		up.source = &erlSource{rig: r, dest: p.Dest.Erlang.String(), single: !p.Dest.Erlang.Lists}
 		err = r.connect(ctx, p.Dest.Erlang.Node)
 	case p.Dest.Control != nil:
 		up.source, up.concurrent = &controlSource{p.Dest.Control}, false
 	default:
 		var u *url.URL
 		if u, err = url.Parse(p.Dest.Publish); err == nil {
-			up.source = &httpSource{addr: u.Host, path: u.Path, everybody: "/pub/all"}
+			up.source = &httpSource{addr: u.Host, path: u.Path}
 		}
 	}
 	if err != nil {
@@ -60,7 +60,9 @@ func (s *controlSource) send(_ context.Context, l load) (sent, error) {
 	return sent{int(done.Messages), int(done.Took.Microseconds())}, err
 }
 
-func (s *controlSource) all(_ context.Context, n, bytes int) error {
+func (s *controlSource) oneUID() bool { return false }
+
+func (s *controlSource) fanOut(_ context.Context, n, bytes int) error {
 	done, err := s.control.All(bytes)
 	if err == nil && done.Messages != int64(n) {
 		err = errors.New("not everybody got it")

@@ -37,16 +37,18 @@ type sent struct {
 type source interface {
 	// send returns when all is sent.
 	send(ctx context.Context, l load) (sent, error)
-	// all sends one message to every connection of the uids 1 to n.
-	all(ctx context.Context, n, bytes int) error
+	// fanOut sends one message that all n connections of a crowd get: those of the
+	// uid 1, or where it says oneUID false of the uids 1 to n.
+	fanOut(ctx context.Context, n, bytes int) error
+	oneUID() bool
 }
 
 // erlSource sends from the Erlang node.
 type erlSource struct {
 	rig  *rig
 	dest string // an Erlang term, such as {httpd, 'halley@localhost'}
-	// broadcasts: the server takes {all, Body}. Else each uid is sent to.
-	broadcasts bool
+	// single: a uid can have one connection only.
+	single bool
 }
 
 func (e *erlSource) send(ctx context.Context, l load) (sent, error) {
@@ -61,21 +63,22 @@ func (e *erlSource) send(ctx context.Context, l load) (sent, error) {
 		e.dest, l.count, rate, l.bytes, l.first, l.last, stamp)
 }
 
-func (e *erlSource) all(ctx context.Context, n, bytes int) error {
-	request := fmt.Sprintf("{each, %s, 1, %d, %d}", e.dest, n, bytes)
-	if e.broadcasts {
-		request = fmt.Sprintf("{all, %s, %d}", e.dest, bytes)
+func (e *erlSource) fanOut(ctx context.Context, n, bytes int) error {
+	last := 1
+	if e.single {
+		last = n
 	}
-	_, err := e.rig.erlang(ctx, "%s", request)
+	_, err := e.rig.erlang(ctx, "{each, %s, 1, %d, %d}", e.dest, last, bytes)
 	return err
 }
+
+func (e *erlSource) oneUID() bool { return !e.single }
 
 // httpSource publishes by POST over kept-alive connections, one request at a time
 // on each, as an HTTP library's pool does.
 type httpSource struct {
-	addr      string // host:port
-	path      string // with {uid}
-	everybody string // the path that reaches all
+	addr string // host:port
+	path string // with {uid}
 }
 
 const httpConnections = 16
@@ -125,20 +128,26 @@ func (s *httpSource) worker(ctx context.Context, l load, k int, start time.Time)
 		if !l.due {
 			at = time.Now()
 		}
-		if err := s.post(c, r, strings.Replace(s.path, "{uid}", strconv.Itoa(l.first+k+n*httpConnections), 1), body(seqs[n], at, l.bytes)); err != nil {
+		if err := s.post(c, r, s.pathOf(l.first+k+n*httpConnections), body(seqs[n], at, l.bytes)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *httpSource) all(ctx context.Context, n, bytes int) error {
+func (s *httpSource) oneUID() bool { return true }
+
+func (s *httpSource) fanOut(_ context.Context, _, bytes int) error {
 	c, err := net.Dial("tcp", s.addr)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return s.post(c, bufio.NewReader(c), s.everybody, body(0, time.Now(), bytes))
+	return s.post(c, bufio.NewReader(c), s.pathOf(1), body(0, time.Now(), bytes))
+}
+
+func (s *httpSource) pathOf(uid int) string {
+	return strings.Replace(s.path, "{uid}", strconv.Itoa(uid), 1)
 }
 
 func (s *httpSource) post(c net.Conn, r *bufio.Reader, path string, body []byte) error {

@@ -11,9 +11,10 @@ import (
 
 // running is a server that has been started.
 type running struct {
-	pids   []int // whose memory and processor time are the server's
-	url    string
-	source source
+	version string // of what it is built on; "" if it has none to tell
+	pids    []int  // whose memory and processor time are the server's
+	url     string
+	source  source
 	// concurrent: the source can send two loads at once.
 	concurrent bool
 	stop       func()
@@ -53,7 +54,7 @@ func halley(name, note string, flags ...string) server {
 		}
 		return &running{
 			pids: []int{cmd.Process.Pid}, url: "http://" + addr + "/test/{uid}", concurrent: true, stop: stop,
-			source: &erlSource{rig: r, dest: fmt.Sprintf("{httpd, '%s'}", node), broadcasts: true},
+			source: &erlSource{rig: r, dest: fmt.Sprintf("{httpd, '%s'}", node)},
 		}, nil
 	}}
 }

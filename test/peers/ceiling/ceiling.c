@@ -12,7 +12,8 @@
 //         COUNT messages of BYTES bytes to uids drawn from FIRST to LAST, RATE a
 //         second (0: as fast as it goes); connections are served meanwhile
 //     all BYTES
-//         one message to each connection, in the order of uids
+//         one message to each connection, in the order of uids: its number is 0, its
+//         time that of the command
 //     stats
 //
 //     sent N bytes B micros T lost L absent A
@@ -281,15 +282,17 @@ static char *put_size(char *p, size_t n) {
     return p;
 }
 
-static void send_one(uint32_t uid, size_t bytes) {
+// send_one writes a message. stamp is when it was sent, in microseconds; 0: now,
+// and the message is numbered.
+static void send_one(uint32_t uid, size_t bytes, uint64_t stamp) {
     struct user *u = &users[uid];
     if (u->fd == 0) {
         total.absent++;
         return;
     }
     char *body = message + HEAD_ROOM;
-    char *p = put_number(body, ++u->seq);
-    p = put_number(p, (uint64_t)(nanos(CLOCK_REALTIME) / 1000));
+    char *p = put_number(body, stamp ? 0 : ++u->seq);
+    p = put_number(p, stamp ? stamp : (uint64_t)(nanos(CLOCK_REALTIME) / 1000));
     size_t k = (size_t)(p - body);
     memset(p, 'x', NUMBERS - k); // over what longer numbers have left
     size_t n = bytes > k ? bytes : k;
@@ -316,10 +319,11 @@ static void answer(int64_t start) {
 
 static void send_all(size_t bytes) {
     int64_t start = nanos(CLOCK_MONOTONIC);
+    uint64_t stamp = (uint64_t)(nanos(CLOCK_REALTIME) / 1000);
     job.before = total;
     for (uint32_t uid = 1; uid <= top_uid; uid++)
         if (users[uid].fd)
-            send_one(uid, bytes);
+            send_one(uid, bytes, stamp);
     answer(start);
 }
 
@@ -335,7 +339,7 @@ static int64_t work_on(void) {
     }
     uint64_t range = (uint64_t)job.last - job.first + 1;
     for (int i = 0; i < WRITES_A_TURN && job.done < due; i++, job.done++)
-        send_one(job.first + (uint32_t)(next_random() % range), job.bytes);
+        send_one(job.first + (uint32_t)(next_random() % range), job.bytes, 0);
     if (job.done == job.count) {
         job.running = false;
         answer(job.start);
