@@ -59,6 +59,7 @@ type million struct {
 	full     sample // the last one with all open
 	changed  time.Time
 	printed  sample
+	resent   int64 // segments sent again until then
 	problems []error
 }
 
@@ -84,6 +85,9 @@ func run(ctx context.Context, o options, out io.Writer) error {
 }
 
 func (m *million) file(name string) string { return filepath.Join(m.o.out, name) }
+
+// grown is by what a counter of the kernel's has grown.
+func (m *million) grown(name string) int64 { return m.counted[name] - m.counters[name] }
 
 func (m *million) problem(format string, args ...any) {
 	m.problems = append(m.problems, fmt.Errorf(format, args...))
@@ -246,6 +250,10 @@ func (m *million) step() (err error) {
 	if m.last, err = m.measure(); err != nil {
 		return err
 	}
+	allOpen := m.last.open == m.o.connections && m.last.chunks >= m.o.connections
+	if allOpen || m.openAt.at == 0 {
+		m.counted = netCounters()
+	}
 	// Lines as halley memlog writes them, for halley memlog --plot; open is what
 	// flood says: before Linux 6.2 to count a process's descriptors is to list
 	// them, and costs the kernel an entry in its caches for each.
@@ -253,14 +261,10 @@ func (m *million) step() (err error) {
 		SocketKB: m.last.kernel.TCP >> 10, Open: int64(m.last.open)})
 	if m.last.at-m.printed.at >= progressEvery {
 		fmt.Fprint(m.out, m.progress())
-		m.printed = m.last
+		m.printed, m.resent = m.last, m.grown("RetransSegs")
 	}
-	allOpen := m.last.open == m.o.connections && m.last.chunks >= m.o.connections
 	if allOpen {
 		m.full = m.last
-	}
-	if allOpen || m.openAt.at == 0 {
-		m.counted = netCounters()
 	}
 	switch {
 	case allOpen && m.openAt.at == 0:

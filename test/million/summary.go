@@ -95,9 +95,8 @@ func (m *million) summary() *summary {
 		s.BusyAtRest = (m.rest.busy - m.openAt.busy) / (m.rest.at - m.openAt.at).Seconds() / float64(s.Processors)
 		s.ServerResidentBytesEnd = m.full.server.Resident
 	}
-	more := func(name string) int64 { return m.counted[name] - m.counters[name] }
-	s.KeepAliveProbes, s.ListenDrops, s.Retransmissions = more("TCPKeepAlive"), more("ListenDrops"), more("RetransSegs")
-	s.BacklogDrops = more(backlogDrops)
+	s.KeepAliveProbes, s.ListenDrops, s.Retransmissions = m.grown("TCPKeepAlive"), m.grown("ListenDrops"), m.grown("RetransSegs")
+	s.BacklogDrops = m.grown(backlogDrops)
 	m.save("counters.txt", func(w io.Writer) error {
 		_, err := io.WriteString(w, counterGrowth(m.counters, m.counted))
 		return err
@@ -156,6 +155,9 @@ func (m *million) progress() string {
 	text += "  free " + bytesText(l.kernel.Available)
 	if l.chunks > m.o.connections {
 		text += fmt.Sprintf("  %d messages", l.chunks-m.o.connections)
+	}
+	if again := m.grown("RetransSegs") - m.resent; again > 0 {
+		text += fmt.Sprintf("  %d segments again", again)
 	}
 	return text + "\n"
 }
