@@ -16,15 +16,14 @@ import (
 type Sample struct {
 	Time       time.Time
 	ResidentKB int64 // of the processes together
-	SocketKB   int64 // TCP's buffers, of the whole network namespace: the kernel keeps no count by process
+	SocketKB   int64 // TCP's buffers, of the whole machine: the kernel keeps one count, for all namespaces
 	Open       int64 // descriptors of the processes: connections, and a few more
 }
 
 // ErrGone says that a process has ended.
 var ErrGone = errors.New("no such process")
 
-// Take reads the present figures of the processes from /proc. Kernel memory is
-// that of the first one's network namespace.
+// Take reads the present figures of the processes from /proc.
 func Take(pids []int) (Sample, error) {
 	s := Sample{Time: time.Now()}
 	for _, pid := range pids {
