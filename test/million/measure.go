@@ -144,7 +144,10 @@ func netCounters() map[string]int64 {
 	return counters
 }
 
-const backlogDrops = "BacklogDrops"
+const (
+	backlogDrops = "BacklogDrops"
+	resent       = "RetransSegs"
+)
 
 // counterGrowth lists the counters that have changed.
 func counterGrowth(before, after map[string]int64) string {

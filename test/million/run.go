@@ -51,7 +51,8 @@ type million struct {
 	memory   *os.File // the log
 	slabs    map[string]int64
 	counters map[string]int64 // at the beginning
-	counted  map[string]int64 // when m.last was taken, as long as all are open: not when they close
+	counted  map[string]int64 // now
+	atRest   map[string]int64 // when rest was taken, or the run ended before
 	base     sample           // before the first connection
 	last     sample
 	openAt   sample // when all were open
@@ -85,9 +86,6 @@ func run(ctx context.Context, o options, out io.Writer) error {
 }
 
 func (m *million) file(name string) string { return filepath.Join(m.o.out, name) }
-
-// grown is by what a counter of the kernel's has grown.
-func (m *million) grown(name string) int64 { return m.counted[name] - m.counters[name] }
 
 func (m *million) problem(format string, args ...any) {
 	m.problems = append(m.problems, fmt.Errorf(format, args...))
@@ -129,6 +127,7 @@ func (m *million) begin(ctx context.Context) error {
 		return err
 	}
 	m.slabs, m.counters = slabs(), netCounters()
+	m.resent = m.counters[resent]
 	if m.base, err = m.measure(); err != nil {
 		return err
 	}
@@ -251,8 +250,8 @@ func (m *million) step() (err error) {
 		return err
 	}
 	allOpen := m.last.open == m.o.connections && m.last.chunks >= m.o.connections
-	if allOpen || m.openAt.at == 0 {
-		m.counted = netCounters()
+	if m.counted = netCounters(); m.rest.at == 0 {
+		m.atRest = m.counted
 	}
 	// Lines as halley memlog writes them, for halley memlog --plot; open is what
 	// flood says: before Linux 6.2 to count a process's descriptors is to list
@@ -261,7 +260,7 @@ func (m *million) step() (err error) {
 		SocketKB: m.last.kernel.TCP >> 10, Open: int64(m.last.open)})
 	if m.last.at-m.printed.at >= progressEvery {
 		fmt.Fprint(m.out, m.progress())
-		m.printed, m.resent = m.last, m.grown("RetransSegs")
+		m.printed, m.resent = m.last, m.counted[resent]
 	}
 	if allOpen {
 		m.full = m.last

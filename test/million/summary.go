@@ -41,7 +41,7 @@ type summary struct {
 	ClientUserSeconds, ClientSystemSeconds float64
 	// BusyAtRest is the share of all processors that idle connections take.
 	BusyAtRest float64
-	// Counters of the kernel, up to the last message; counters.txt has all.
+	// Counters of the kernel, up to the first message; counters.txt has all.
 	KeepAliveProbes int64
 	ListenDrops     int64
 	BacklogDrops    int64 // packets for which loopback had no room
@@ -95,10 +95,11 @@ func (m *million) summary() *summary {
 		s.BusyAtRest = (m.rest.busy - m.openAt.busy) / (m.rest.at - m.openAt.at).Seconds() / float64(s.Processors)
 		s.ServerResidentBytesEnd = m.full.server.Resident
 	}
-	s.KeepAliveProbes, s.ListenDrops, s.Retransmissions = m.grown("TCPKeepAlive"), m.grown("ListenDrops"), m.grown("RetransSegs")
-	s.BacklogDrops = m.grown(backlogDrops)
+	grown := func(name string) int64 { return m.atRest[name] - m.counters[name] }
+	s.KeepAliveProbes, s.ListenDrops, s.BacklogDrops, s.Retransmissions =
+		grown("TCPKeepAlive"), grown("ListenDrops"), grown(backlogDrops), grown(resent)
 	m.save("counters.txt", func(w io.Writer) error {
-		_, err := io.WriteString(w, counterGrowth(m.counters, m.counted))
+		_, err := io.WriteString(w, counterGrowth(m.counters, m.atRest))
 		return err
 	})
 	s.TotalSeconds = m.last.at.Seconds()
@@ -134,10 +135,10 @@ func (s *summary) text() string {
 		line("client", "%.0f bytes a connection", s.ClientBytesEach)
 		line("at rest", "the processors are busy for %.1f%% of the time", 100*s.BusyAtRest)
 	}
+	line("counts", "until then %d keep-alive probes, %d connection requests dropped at the listener, %d packets by loopback, %d segments sent again",
+		s.KeepAliveProbes, s.ListenDrops, s.BacklogDrops, s.Retransmissions)
 	line("messages", "%d sent to uids drawn at random, %d arrived: %d missing, %d doubled, %d out of order",
 		s.MessagesSent, s.MessagesArrived, s.Missing, s.Doubled, s.OutOfOrder)
-	line("kernel counts", "%d keep-alive probes, %d connection requests dropped at the listener, %d packets by loopback, %d segments sent again",
-		s.KeepAliveProbes, s.ListenDrops, s.BacklogDrops, s.Retransmissions)
 	line("machine", "Linux %s, %d processors, %s", s.Kernel, s.Processors, bytesText(s.MemoryBytes))
 	line("time", "%.0f s", s.TotalSeconds)
 	return t.String()
@@ -156,7 +157,7 @@ func (m *million) progress() string {
 	if l.chunks > m.o.connections {
 		text += fmt.Sprintf("  %d messages", l.chunks-m.o.connections)
 	}
-	if again := m.grown("RetransSegs") - m.resent; again > 0 {
+	if again := m.counted[resent] - m.resent; again > 0 {
 		text += fmt.Sprintf("  %d segments again", again)
 	}
 	return text + "\n"
