@@ -9,7 +9,7 @@
 %% #{missing := 0, doubled := 0, out_of_order := 0} = floodtest:stop(Pid).
 %% '''
 %% It is for those who want an Erlang client: a process and a socket for each
-%% stream, some KB. `halley flood' needs 48 bytes, is faster, and knows latencies.
+%% stream, 12 KB. `halley flood' needs 48 bytes, is faster, and knows latencies.
 -module(floodtest).
 -behaviour(gen_server).
 

@@ -26,6 +26,10 @@
 %% A send that took longer was held up.
 -define(HELD_UP_US, 1000).
 
+%% Two clocks read within this were read at the same time.
+-define(CLOCK_US, 50).
+-define(CLOCK_TRIES, 10).
+
 %% The counters.
 -define(SENT, 1).
 -define(BYTES, 2).
@@ -179,11 +183,11 @@ loop(Sent, Late, State, Rand, Sender) ->
             {wait, Until} ->
                 wait(Until - Now, Sent, Late, State, Rand, Sender);
             {flat_out, N} ->
-                {State1, Rand1} = send(N, Sent, Now, State, Rand, Sender),
+                {State1, Rand1} = send(N, Sent, State, Rand, Sender),
                 loop(Sent + N, Late, State1, Rand1, Sender);
             {due, N, Due} ->
                 Late1 = late(Now - Due, Late, Sender),
-                {State1, Rand1} = send(N, Sent, Now, State, Rand, Sender),
+                {State1, Rand1} = send(N, Sent, State, Rand, Sender),
                 loop(Sent + N, Late1, State1, Rand1, Sender)
         end
     end.
@@ -241,14 +245,13 @@ late(_, Late, _) ->
 
 %% Sending.
 
--spec send(pos_integer(), non_neg_integer(), integer(), msggen_uids:state(), rand:state(), #sender{}) ->
+-spec send(pos_integer(), non_neg_integer(), msggen_uids:state(), rand:state(), #sender{}) ->
     {msggen_uids:state(), rand:state()}.
-send(N, Sent, Now, State0, Rand0, Sender = #sender{stamp = Stamp, counters = Counters}) ->
-    Wall = os:system_time(microsecond),
+send(N, Sent, State0, Rand0, Sender = #sender{stamp = Stamp, counters = Counters}) ->
     Micros = case Stamp of
         %% The messages of a list leave together.
-        now -> integer_to_binary(Wall);
-        due -> {Sent, Wall - Now}
+        now -> integer_to_binary(os:system_time(microsecond));
+        due -> {Sent, wall_offset(?CLOCK_TRIES)}
     end,
     case Sender#sender.lists of
         false ->
@@ -343,6 +346,17 @@ held_up(Us, Counters) when Us > ?HELD_UP_US ->
     counters:add(Counters, ?SUSPENDED_US, Us);
 held_up(_, _) ->
     ok.
+
+%% From monotonic time to the time of day. The two clocks are read again if this
+%% process had to wait between them.
+-spec wall_offset(pos_integer()) -> integer().
+wall_offset(Tries) ->
+    Before = now_us(),
+    Wall = os:system_time(microsecond),
+    case now_us() - Before of
+        Us when Us > ?CLOCK_US, Tries > 1 -> wall_offset(Tries - 1);
+        _ -> Wall - Before
+    end.
 
 -spec now_us() -> integer().
 now_us() ->

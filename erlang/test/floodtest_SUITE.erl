@@ -3,6 +3,7 @@
 -module(floodtest_SUITE).
 
 -export([all/0]).
+-export([suite/0]).
 -export([groups/0]).
 
 %% stream.
@@ -34,6 +35,10 @@
 -import(halley_test, [doc/1, do_eventually/1]).
 
 -define(HEAD, "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n").
+
+%% What hangs fails soon.
+suite() ->
+    [{timetrap, {seconds, 60}}].
 
 all() ->
     [{group, Group} || {Group, _, _} <- groups()].

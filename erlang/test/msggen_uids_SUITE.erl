@@ -3,6 +3,7 @@
 -module(msggen_uids_SUITE).
 
 -export([all/0]).
+-export([suite/0]).
 
 -export([parts/1]).
 -export([shares/1]).
@@ -15,6 +16,10 @@
 -export([seeds_differ/1]).
 
 -import(halley_test, [doc/1]).
+
+%% What hangs fails soon.
+suite() ->
+    [{timetrap, {seconds, 60}}].
 
 all() ->
     [Name || {Name, 1} <- ?MODULE:module_info(exports), Name =/= module_info].
