@@ -33,7 +33,8 @@ connect(Config = #{address := Address, port := Port, from := From, request := Re
         4 -> inet;
         8 -> inet6
     end,
-    case gen_tcp:connect(Address, Port, [Family, binary, {active, false}, {packet, raw}, {nodelay, true} | Source], Timeout) of
+    Options = [Family, binary, {active, false}, {packet, raw}, {nodelay, true} | Source],
+    case gen_tcp:connect(Address, Port, Options, Timeout) of
         {ok, Socket} ->
             case gen_tcp:send(Socket, Request) of
                 ok -> head(Socket, floodtest_stream:new(), erlang:monotonic_time(millisecond) + Timeout, Config);
