@@ -115,6 +115,8 @@ func frontFlags() []cli.Flag {
 		sizeFlag("max-pending-total", 0, "bytes that may wait for all clients", "a quarter of memory"),
 		&cli.StringFlag{Name: "slow", Value: string(d.Slow), EnvVars: env("slow"),
 			Usage: "what becomes of a client beyond --max-pending: close it, or drop messages until it has caught up"},
+		&cli.DurationFlag{Name: "keep-alive", Value: d.KeepAlive, EnvVars: env("keep-alive"),
+			Usage: "idle time after which TCP asks whether a client is still there; who does not answer is closed after twice that"},
 		&cli.DurationFlag{Name: "drain", Value: d.Drain, EnvVars: env("drain"), Usage: "how long SIGTERM may take to end the streams"},
 	}
 }
@@ -133,6 +135,7 @@ func frontOptions(c *cli.Context, log *slog.Logger) httpd.Options {
 	o.MaxPendingTotalBytes = sizeOf(c, "max-pending-total")
 	o.Slow = httpd.SlowPolicy(c.String("slow"))
 	o.Drain = c.Duration("drain")
+	o.KeepAlive = c.Duration("keep-alive")
 	o.MailboxWait = c.Duration("net-ticktime") / 2
 	o.Logger = log
 	return o

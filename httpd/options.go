@@ -74,10 +74,14 @@ type Options struct {
 	// Drain is how long Shutdown may take (--drain).
 	Drain time.Duration
 	// KeepAlive is the idle time after which TCP asks whether a client is
-	// still there; a client that does not answer is closed after twice that.
+	// still there (--keep-alive); a client that does not answer is closed after
+	// twice that.
 	KeepAlive time.Duration
 	Logger    *slog.Logger
 }
+
+// maxKeepAlive is the kernel's bound, MAX_TCP_KEEPIDLE seconds (include/net/tcp.h).
+const maxKeepAlive = 32767 * time.Second
 
 // DefaultOptions returns what `halley serve` runs with when no flag is given.
 func DefaultOptions() Options {
@@ -138,6 +142,9 @@ func (o *Options) Validate() error {
 	}
 	if strings.Contains(o.Welcome, "{id}") {
 		bad("--welcome knows {url} and {uid}, not {id}")
+	}
+	if o.KeepAlive < time.Second || o.KeepAlive > maxKeepAlive {
+		bad("--keep-alive %s must be from 1s to %s", o.KeepAlive, maxKeepAlive)
 	}
 	if o.Drain < 0 {
 		bad("--drain %s must be 0 or more", o.Drain)

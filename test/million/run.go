@@ -120,7 +120,7 @@ func (m *million) begin(ctx context.Context) error {
 	}
 	node := []string{"--cookie-file", cookie, "--epmd", addrs[2]}
 	if m.server, err = startChild(m.file("serve.log"), false, m.o.halley,
-		append([]string{"serve", "--name", nodeName, "--listen", m.front, "--admin", m.admin}, node...)...); err != nil {
+		append([]string{"serve", "--keep-alive", "10m", "--name", nodeName, "--listen", m.front, "--admin", m.admin}, node...)...); err != nil {
 		return err
 	}
 	if err = m.answers(ctx, m.server, func() error { return m.get("readyz", io.Discard) }); err != nil {
