@@ -45,17 +45,6 @@
     report => fun((tuple_of_four()) -> term()) | none,
     every => pos_integer()
 }.
-%% <dl>
-%% <dt>`url'</dt><dd>What to open, `http' only. `{uid}' in it is replaced by the uid; without, the uid follows.</dd>
-%% <dt>`connections'</dt><dd>How many, 1000.</dd>
-%% <dt>`uids'</dt><dd>Given out in turn; one for each connection, from 1, if not given.</dd>
-%% <dt>`rate'</dt><dd>Connections opened a second; `infinity', as fast as it goes, if not given.</dd>
-%% <dt>`opening'</dt><dd>At most so many are opening at a time, 100.</dd>
-%% <dt>`from'</dt><dd>Source addresses, taken in turn: each has its own ports, some 28,000 as Linux comes.</dd>
-%% <dt>`timeout'</dt><dd>Milliseconds to connect in, and then to get the response's head in, 10000.</dd>
-%% <dt>`report', `every'</dt><dd>What to do with the tuple each `every' milliseconds (10000); it is printed if
-%% not given.</dd>
-%% </dl>
 -type tuple_of_four() :: {Open :: non_neg_integer(), Closed :: non_neg_integer(), Chunks :: non_neg_integer(),
     Bytes :: non_neg_integer()}.
 %% As floodtest2 of the articles printed it. Closed are all that are not open any more, or failed to open.
@@ -73,12 +62,6 @@
     doubled := non_neg_integer(),
     out_of_order := non_neg_integer()
 }.
-%% Why those that are closed are: `ended', with the last chunk; `broken', without; `{status, Status}';
-%% `not_chunked', `bad_head', `bad_chunk', `bytes_after_the_end'; `closed' before the head; or what the system
-%% says: `econnrefused', `timeout', `emfile' and so on.
-%%
-%% Bytes are all that were read. Messages are chunks that begin with numbers, `unnumbered' those that do not;
-%% in a stream the first number may be any.
 -export_type([options/0, stats/0, tuple_of_four/0]).
 
 -record(state, {
@@ -119,6 +102,17 @@ start(BaseUrl, Num, Interval) when is_integer(Interval), Interval > 0 ->
 
 %% @doc The same, with options.
 %%
+%% <dl>
+%% <dt>`url'</dt><dd>What to open, `http' only. `{uid}' in it is replaced by the uid; without, the uid follows.</dd>
+%% <dt>`connections'</dt><dd>How many, 1000.</dd>
+%% <dt>`uids'</dt><dd>Given out in turn; one for each connection, from 1, if not given.</dd>
+%% <dt>`rate'</dt><dd>Connections opened a second; `infinity', as fast as it goes, if not given.</dd>
+%% <dt>`opening'</dt><dd>At most so many are opening at a time, 100.</dd>
+%% <dt>`from'</dt><dd>Source addresses, taken in turn: each has its own ports, some 28,000 as Linux comes.</dd>
+%% <dt>`timeout'</dt><dd>Milliseconds to connect in, and then to get the response's head in, 10000.</dd>
+%% <dt>`report', `every'</dt><dd>What to do with the tuple each `every' milliseconds (10000); it is printed if
+%% not given.</dd>
+%% </dl>
 %% It is linked to the caller, and the connections to it: all are closed when
 %% either ends. A bad option is an error: `{bad_option, Key, Value, Expected}'.
 %% So is a host that has no address: `{bad_host, Host, Reason}'.
@@ -130,6 +124,13 @@ start(Options0) ->
     {ok, Pid}.
 
 %% @doc What was opened and read so far.
+%%
+%% `reasons' counts why those that are closed are: `ended', with the last chunk; `broken', without; `{status, Status}';
+%% `not_chunked', `bad_head', `bad_chunk', `bytes_after_the_end'; `closed' before the head; or what the system
+%% says: `econnrefused', `timeout', `emfile' and so on.
+%%
+%% Bytes are all that were read. Messages are chunks that begin with numbers, `unnumbered' those that do not;
+%% in a stream the first number may be any.
 -spec stats(pid()) -> stats().
 stats(Pid) ->
     gen_server:call(Pid, stats, infinity).

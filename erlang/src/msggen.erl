@@ -51,31 +51,6 @@
     progress => fun((report()) -> term()) | none,
     every => pos_integer()
 }.
-%% <dl>
-%% <dt>`dest'</dt><dd>As above; `halley' if not given.</dd>
-%% <dt>`senders'</dt><dd>Processes that send, 1. They divide the uids: with more senders than uids there are
-%% as many as uids.</dd>
-%% <dt>`rate'</dt><dd>Messages a second, all senders together, as an open loop: what is late is made up for.
-%% `infinity', as fast as they go, if not given.</dd>
-%% <dt>`count', `duration'</dt><dd>Messages, all senders together, and milliseconds: whichever is over first.
-%% `run/1' wants one of them.</dd>
-%% <dt>`size'</dt><dd>Bytes of a body, 100; `{Min, Max}' draws it for each message. The numbers take what they
-%% need.</dd>
-%% <dt>`uids'</dt><dd>Whom to send to, `{1, 10000}'; 16,777,216 at most, 8 bytes each.</dd>
-%% <dt>`distribution'</dt><dd>`uniform', the default; `round_robin', in turn; `{zipf, Skew}', where the uid number
-%% K gets messages by the weight K^-Skew; `zipf' is `{zipf, 1.2}'. With `rate' or `count' the weights hold over
-%% all senders. With neither, all senders send as fast as they can, and the weights hold within each one's
-%% uids.</dd>
-%% <dt>`batch'</dt><dd>1: single messages. More, up to 1000: lists of so many, or of as many as are due; lists
-%% of more than 1 MiB are cut. A router and a fun get one message at a time all the same.</dd>
-%% <dt>`start'</dt><dd>When to begin, as of `erlang:system_time(microsecond)'; now, if not given. So generators
-%% on several nodes begin together. If it is over, what was due since then is made up for.</dd>
-%% <dt>`seq'</dt><dd>The first number of each uid, 1.</dd>
-%% <dt>`stamp'</dt><dd>The time in the body: `now', when it is built; `due', when it should have been sent, so that
-%% what a suspended sender could not send in time shows as latency. `due' needs a rate.</dd>
-%% <dt>`progress', `every'</dt><dd>A fun that `run/1' calls with the report so far, each `every' milliseconds
-%% (1000).</dd>
-%% </dl>
 -type report() :: #{
     sent := non_neg_integer(),
     bytes := non_neg_integer(),
@@ -86,12 +61,6 @@
     suspended := non_neg_integer(),
     suspended_us := non_neg_integer()
 }.
-%% `bytes' are those of the bodies, `rate' is messages a second since the start.
-%% `late_us_max' is how late against the rate's schedule the latest message left,
-%% and 0 without a rate.
-%% `suspended' is the number of sends that took more than a millisecond, and
-%% `suspended_us' what they took together: to a name on a node, because Erlang suspended the sender
-%% (`busy_dist_port'); elsewhere, for whatever reason.
 -type failure() :: {Class :: error | exit | throw, Reason :: term(), Stack :: list()}.
 -type result() :: {ok, report()} | {error, failure()}.
 %% The failure is that of the first sender that failed; the others are ended with it.
@@ -120,6 +89,40 @@ start(Dest, Num, Interval, Max) when
 %% A body is `SEQ MICROS ' and then padding: SEQ is the message's number among
 %% those of its uid, without a gap and in the order they are sent, MICROS the
 %% time in microseconds since 1970.
+%%
+%% The options:
+%% <dl>
+%% <dt>`dest'</dt><dd>Where to; `halley' if not given.</dd>
+%% <dt>`senders'</dt><dd>Processes that send, 1. They divide the uids: with more senders than uids there are
+%% as many as uids.</dd>
+%% <dt>`rate'</dt><dd>Messages a second, all senders together, as an open loop: what is late is made up for.
+%% `infinity', as fast as they go, if not given.</dd>
+%% <dt>`count', `duration'</dt><dd>Messages, all senders together, and milliseconds: whichever is over first.
+%% `run/1' wants one of them. With a rate, what is due before the end may be sent up to 100 ms after it.</dd>
+%% <dt>`size'</dt><dd>Bytes of a body, 100; `{Min, Max}' draws it for each message. The numbers take what they
+%% need.</dd>
+%% <dt>`uids'</dt><dd>Whom to send to, `{1, 10000}'; 16,777,216 at most, 8 bytes each.</dd>
+%% <dt>`distribution'</dt><dd>`uniform', the default; `round_robin', in turn; `{zipf, Skew}', where the uid number
+%% K gets messages by the weight K^-Skew; `zipf' is `{zipf, 1.2}'. With `rate' or `count' the weights hold over
+%% all senders. With neither, all senders send as fast as they can, and the weights hold within each one's
+%% uids.</dd>
+%% <dt>`batch'</dt><dd>1: single messages. More, up to 1000: lists of so many, or of as many as are due; lists
+%% of more than 1 MiB are cut. A router and a fun get one message at a time all the same.</dd>
+%% <dt>`start'</dt><dd>When to begin, as of `erlang:system_time(microsecond)'; now, if not given. So generators
+%% on several nodes begin together. If it is over, what was due since then is made up for.</dd>
+%% <dt>`seq'</dt><dd>The first number of each uid, 1.</dd>
+%% <dt>`stamp'</dt><dd>The time in the body: `now', when it is built; `due', when it should have been sent, so that
+%% what a suspended sender could not send in time shows as latency. `due' needs a rate.</dd>
+%% <dt>`progress', `every'</dt><dd>A fun that `run/1' calls with the report so far, each `every' milliseconds
+%% (1000).</dd>
+%% </dl>
+%%
+%% In the report, `bytes' are those of the bodies, `rate' is messages a second since the start.
+%% `late_us_max' is how late against the rate's schedule the latest message left,
+%% and 0 without a rate.
+%% `suspended' is the number of sends that took more than a millisecond, and
+%% `suspended_us' what they took together: to a name on a node, because Erlang suspended the sender
+%% (`busy_dist_port'); elsewhere, for whatever reason.
 %%
 %% A bad option is an error: `{bad_option, Key, Value, Expected}'. So is a node
 %% that is not there at the start: `{not_connected, Node}'. What a sender raises
