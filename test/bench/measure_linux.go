@@ -93,9 +93,11 @@ func (t *trial) idle(ctx context.Context) error {
 		t.note("%d connections: %v", t.Connections+t.More, err)
 		return nil
 	}
-	defer more.disperse()
 	time.Sleep(settle)
-	if resident, err = residentBytes(t.pids); err != nil {
+	resident, err = residentBytes(t.pids)
+	more.disperse()
+	time.Sleep(2 * settle) // until the server has done with them
+	if err != nil {
 		return err
 	}
 	t.figures["rss_more"] = (resident - empty) / float64(t.Connections+t.More)

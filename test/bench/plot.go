@@ -33,10 +33,10 @@ func pictures(p plan) []picture {
 	}
 }
 
-// plots draws all pictures as SVG into a folder.
+// plots draws all pictures into a folder: as PNG, whose text is the same everywhere.
 func (r *report) plots(dir string) error {
 	for _, p := range pictures(r.Plan) {
-		if err := r.draw(p, filepath.Join(dir, p.file+".svg")); err != nil {
+		if err := r.draw(p, filepath.Join(dir, p.file+".png")); err != nil {
 			return fmt.Errorf("draw %s: %w", p.file, err)
 		}
 	}
@@ -47,6 +47,9 @@ const (
 	pictureWidth  = 18 * vg.Centimeter
 	pictureHeight = 9 * vg.Centimeter
 	barsWidth     = 1 * vg.Centimeter // of a group
+	legendInset   = 4 * vg.Millimeter
+	legendRoom    = 0.25 // above the highest bar
+	tickSize      = vg.Length(9)
 )
 
 var barColors = []color.Color{color.RGBA{0x2f, 0x6d, 0xb5, 0xff}, color.RGBA{0xe0, 0x8a, 0x2c, 0xff}}
@@ -56,7 +59,9 @@ func (r *report) draw(p picture, file string) error {
 	chart.Title.Text = p.title
 	chart.Y.Label.Text = p.label
 	chart.Y.Min = 0
-	chart.Legend.Top = true
+	chart.Legend.Top, chart.Legend.XOffs = true, -legendInset
+	chart.Title.Padding = legendInset / 2
+	chart.X.Tick.Label.Font.Size = tickSize
 	servers := r.present()
 	names := make([]string, len(servers))
 	width := barsWidth / vg.Length(len(p.keys))
@@ -80,5 +85,7 @@ func (r *report) draw(p picture, file string) error {
 		}
 	}
 	chart.NominalX(names...)
+	chart.X.Min, chart.X.Max = -1, float64(len(names)) // room for the outer names and bars
+	chart.Y.Max *= 1 + legendRoom
 	return chart.Save(pictureWidth, pictureHeight, file)
 }
