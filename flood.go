@@ -241,6 +241,9 @@ func publish(ctx context.Context, cancel context.CancelFunc, p *flood.Publisher,
 		stop()
 		<-done
 		st.Sent = sent
+		if err == nil && sent < p.Count {
+			err = fmt.Errorf("%d of --publish-count %d messages were sent before the end: give a longer --hold, or a higher --publish-rate", sent, p.Count)
+		}
 		if checks && err == nil {
 			st.Expected = want
 		}
@@ -255,7 +258,11 @@ func newPublisher(ctx context.Context, c *cli.Context, o flood.Options, to strin
 		Rate: c.Float64("publish-rate"), Bytes: c.Int("publish-bytes"), Distribution: c.String("publish-uids"),
 		FirstUID: o.FirstUID, LastUID: o.LastUID,
 	}
-	if err := p.Validate(); err != nil {
+	err := p.Validate()
+	if after := c.Duration("publish-after"); after < 0 || o.Hold > 0 && after >= o.Hold {
+		err = errors.Join(err, fmt.Errorf("--publish-after %v must be 0 or more, and less than --hold %v", after, o.Hold))
+	}
+	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	node, err := joinFor(ctx, c, to, log)

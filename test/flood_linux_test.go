@@ -179,7 +179,11 @@ func TestFlood_Mistakes(t *testing.T) {
 		"stall":              {[]string{"--stall", "200%"}, 2, "--stall"},
 		"publish-rate":       {[]string{"--publish", h.name, "--publish-rate", "0"}, 2, "--publish-rate 0"},
 		"publish-uids":       {[]string{"--publish", h.name, "--publish-uids", "some"}, 2, "--publish-uids"},
-		"json":               {[]string{"--connections", "1", "--hold", "1ms", "--json", "/does/not/exist"}, 1, "/does/not/exist"},
+		"publish-after":      {[]string{"--publish", h.name, "--hold", "2s", "--publish-after", "3s"}, 2, "--publish-after 3s"},
+		"publish-after-less": {[]string{"--publish", h.name, "--publish-after", "-3s"}, 2, "--publish-after -3s"},
+		"publish-count": {[]string{"--publish", h.name, "--connections", "10", "--hold", "1s", "--barrier", "--publish-count", "1000",
+			"--publish-rate", "100"}, 1, "--publish-count 1000"},
+		"json": {[]string{"--connections", "1", "--hold", "1ms", "--json", "/does/not/exist"}, 1, "/does/not/exist"},
 	} {
 		t.Run(name, func(t *testing.T) { floodCommand(t, h, c.args...).wants(t, c.code, c.want) })
 	}

@@ -18,6 +18,7 @@ type conn struct {
 	stream
 	fd    int32
 	phase phase
+	life  uint16 // raised when it is opened anew
 }
 
 type phase uint8
@@ -38,6 +39,7 @@ const (
 	maxAsking      = 512  // at once, without --rate: else requests wait in the kernel until TCP sends them again
 	maxOpensATurn  = 256
 	connectTimeout = 10 * time.Second
+	answerTimeout  = time.Minute
 	// A client that does not read has a small receive buffer, of which the kernel's
 	// least is a little more, and segments as in a network: over loopback's of 64 KB
 	// the server's kernel buffers more than a megabyte for it.
@@ -60,13 +62,14 @@ type Client struct {
 	again      []int32
 	connecting int
 	asking     int
-	waits      []wait // connects by their beginning
+	connects   []wait // by their beginning
+	asks       []wait // requests, by when they were sent
 	start      time.Time
 	churned    float64
 	request    []byte
 	buf        []byte
 	random     *rand.Rand
-	asks       chan question
+	questions  chan question
 	done       chan struct{} // closed when Run has ended
 }
 
@@ -76,9 +79,11 @@ type question struct {
 	reply   chan<- *Stats
 }
 
+// wait is a connection that shall soon get on: stale when it has another life.
 type wait struct {
-	i  int32
-	at time.Time
+	i    int32
+	life uint16
+	at   time.Time
 }
 
 // Events are what a run tells while it goes on; each may be nil. The Stats belong to the run:
@@ -118,13 +123,13 @@ func NewClient(options Options) (*Client, error) {
 	}
 	c := &Client{
 		o: o, addr: addr, target: sockaddr(addr), epoll: epoll,
-		conns:  make([]conn, o.Connections),
-		ports:  make([]int, len(o.From)),
-		st:     NewStats(),
-		buf:    make([]byte, readBytes),
-		random: rand.New(rand.NewPCG(uint64(o.First), 1)),
-		asks:   make(chan question),
-		done:   make(chan struct{}),
+		conns:     make([]conn, o.Connections),
+		ports:     make([]int, len(o.From)),
+		st:        NewStats(),
+		buf:       make([]byte, readBytes),
+		random:    rand.New(rand.NewPCG(uint64(o.First), 1)),
+		questions: make(chan question),
+		done:      make(chan struct{}),
 	}
 	c.before, c.after, _ = strings.Cut(request, "{uid}")
 	for i := range c.ports {
@@ -176,7 +181,7 @@ func (c *Client) Restart(ctx context.Context) *Stats { return c.query(ctx, true)
 func (c *Client) query(ctx context.Context, restart bool) *Stats {
 	reply := make(chan *Stats, 1)
 	select {
-	case c.asks <- question{restart, reply}:
+	case c.questions <- question{restart, reply}:
 		return <-reply
 	case <-c.done:
 	case <-ctx.Done():
@@ -187,7 +192,7 @@ func (c *Client) query(ctx context.Context, restart bool) *Stats {
 // answer answers one question, if there is one.
 func (c *Client) answer() {
 	select {
-	case q := <-c.asks:
+	case q := <-c.questions:
 		q.reply <- c.st.clone()
 		if q.restart {
 			c.st.restart()
@@ -322,11 +327,11 @@ func (c *Client) open(i int32) error {
 		unix.Close(fd)
 		return fmt.Errorf("epoll_ctl: %w", err)
 	}
-	c.conns[i] = conn{fd: int32(fd), phase: phaseConnecting}
+	c.conns[i] = conn{fd: int32(fd), phase: phaseConnecting, life: c.conns[i].life + 1}
 	c.connecting++
 	c.st.Opened++
 	c.st.Open++
-	c.waits = append(c.waits, wait{i, time.Now()})
+	c.connects = append(c.connects, wait{i, c.conns[i].life, time.Now()})
 	return nil
 }
 
@@ -397,16 +402,26 @@ func (c *Client) bind(fd, i int) error {
 	return unix.Bind(fd, sockaddr(netip.AddrPortFrom(c.o.From[from], uint16(port))))
 }
 
-// giveUp ends connects that take too long.
+// giveUp ends connects that take too long, and requests without an answer.
 func (c *Client) giveUp(now time.Time) error {
-	for len(c.waits) > 0 && now.Sub(c.waits[0].at) > connectTimeout {
-		if i := c.waits[0].i; c.conns[i].phase == phaseConnecting {
-			c.drop(i)
-			if err := c.failed(unix.ETIMEDOUT); err != nil {
+	return errors.Join(c.giveUpOn(&c.connects, now.Add(-connectTimeout), phaseConnecting, unix.ETIMEDOUT),
+		c.giveUpOn(&c.asks, now.Add(-answerTimeout), phaseAsking, errSilent))
+}
+
+var errSilent = fmt.Errorf("no answer within %v", answerTimeout)
+
+// giveUpOn ends the connections that wait since before a time, and are still in the
+// same phase.
+func (c *Client) giveUpOn(waits *[]wait, since time.Time, in phase, why error) error {
+	for len(*waits) > 0 && (*waits)[0].at.Before(since) {
+		w := (*waits)[0]
+		*waits = (*waits)[1:]
+		if k := &c.conns[w.i]; k.phase == in && k.life == w.life {
+			c.drop(w.i)
+			if err := c.failed(why); err != nil {
 				return err
 			}
 		}
-		c.waits = c.waits[1:]
 	}
 	return nil
 }
@@ -456,6 +471,7 @@ func (c *Client) ask(i int32) error {
 	c.connecting--
 	c.asking++
 	k.phase = phaseAsking
+	c.asks = append(c.asks, wait{i, k.life, time.Now()})
 	return nil
 }
 

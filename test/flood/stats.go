@@ -86,6 +86,8 @@ func (s *Stats) Err() error {
 		}
 	}
 	switch {
+	case s.Opened > 0 && s.Streams == 0 && refused == 0 && s.Failed == 0:
+		return fmt.Errorf("none of %d connections became a stream: is it an HTTP server? see --url", s.Opened)
 	case s.Failed > 0 || refused > 0:
 		return fmt.Errorf("%d connections failed, %d got another answer than 200", s.Failed, refused)
 	case s.Broken > 0:
