@@ -43,11 +43,11 @@ func gather(ctx context.Context, url string, n, first, last int, stalled bool) (
 	case <-connected:
 		c.took = time.Since(start)
 	case <-c.done:
+		cancel()
 		return nil, fmt.Errorf("open %d streams: %w", n, errors.Join(c.err, errors.New("they ended")))
 	case <-time.After(openLimit):
-		st := client.Snapshot(ctx)
 		c.disperse()
-		return nil, fmt.Errorf("%d of %d streams were open after %v", st.Streams, n, openLimit)
+		return nil, fmt.Errorf("not all of %d streams were open after %v", n, openLimit)
 	}
 	if st := client.Snapshot(ctx); st == nil || st.Err() != nil || st.Open != n {
 		c.disperse()

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench compares Halley with its peers (package peers), whole systems with
 // real clients and a real Erlang node, side by side in one run: see scripts/bench
 // and docs/benchmarks.md.

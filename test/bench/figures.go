@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -33,32 +35,32 @@ type figure struct {
 	title  string
 	unit   string
 	format func(float64) string
-	higher bool // is better
+	ratio  bool // to the first server says something
 }
 
 func catalogue(p plan) []figure {
 	return []figure{
-		{"rss_empty", "resident, no connection", "MB", scaled(1e6, 1), false},
-		{"rss", fmt.Sprintf("resident per idle connection, %d", p.Connections), "B", scaled(1, 0), false},
-		{"rss_more", fmt.Sprintf("resident per idle connection, %d", p.Connections+p.More), "B", scaled(1, 0), false},
-		{"kernel", "kernel memory per end of a connection", "B", scaled(1, 0), false},
+		{"rss_empty", "resident, no connection", "MB", scaled(1e6, 1), true},
+		{"rss", fmt.Sprintf("resident per idle connection, %d", p.Connections), "B", scaled(1, 0), true},
+		{"rss_more", fmt.Sprintf("resident per idle connection, %d", p.Connections+p.More), "B", scaled(1, 0), true},
+		{"kernel", "kernel memory per end of a connection", "B", scaled(1, 0), true},
 		{"connects", "connects per second", "/s", scaled(1, 0), true},
 		{"flat_rate", "unicast flat out: messages per second", "/s", scaled(1, 0), true},
-		{"flat_p50", "unicast flat out: p50", "ms", scaled(1e3, 1), false},
-		{"flat_p99", "unicast flat out: p99", "ms", scaled(1e3, 1), false},
-		{"flat_cpu", "unicast flat out: server CPU per million", "s", scaled(1, 2), false},
+		{"flat_p50", "unicast flat out: p50", "ms", scaled(1e3, 2), true},
+		{"flat_p99", "unicast flat out: p99", "ms", scaled(1e3, 2), true},
+		{"flat_cpu", "unicast flat out: server CPU per million", "s", scaled(1, 2), true},
 		{"highest", "highest rate with p99 below 10 ms", "/s", scaled(1, 0), true},
-		{"fixed_p50", fmt.Sprintf("at %.0f/s: p50", p.Fixed), "µs", scaled(1, 0), false},
-		{"fixed_p99", fmt.Sprintf("at %.0f/s: p99", p.Fixed), "µs", scaled(1, 0), false},
-		{"fixed_max", fmt.Sprintf("at %.0f/s: longest", p.Fixed), "ms", scaled(1e3, 1), false},
-		{"fixed_cpu", fmt.Sprintf("at %.0f/s: server CPU", p.Fixed), "%", scaled(1, 1), false},
-		{"fanout", fmt.Sprintf("one message to %d: the last has it", p.Connections), "ms", scaled(1e3, 0), false},
+		{"fixed_p50", fmt.Sprintf("at %.0f/s: p50", p.Fixed), "µs", scaled(1, 0), true},
+		{"fixed_p99", fmt.Sprintf("at %.0f/s: p99", p.Fixed), "µs", scaled(1, 0), true},
+		{"fixed_max", fmt.Sprintf("at %.0f/s: longest", p.Fixed), "ms", scaled(1e3, 1), true},
+		{"fixed_cpu", fmt.Sprintf("at %.0f/s: server CPU", p.Fixed), "%", scaled(1, 1), true},
+		{"fanout", fmt.Sprintf("one message to %d: the last has it", p.Connections), "ms", scaled(1e3, 0), true},
 		{"deaf_rss", fmt.Sprintf("%.0f MB to a client that never reads: memory", float64(p.Deaf)*deafBytes/1e6), "MB", scaled(1e6, 1), false},
-		{"deaf_p50", "the others meanwhile: p50", "µs", scaled(1, 0), false},
-		{"deaf_p99", "the others meanwhile: p99", "µs", scaled(1, 0), false},
+		{"deaf_p50", "the others meanwhile: p50", "µs", scaled(1, 0), true},
+		{"deaf_p99", "the others meanwhile: p99", "µs", scaled(1, 0), true},
 		{"stalled_rss", fmt.Sprintf("%d clients stalled: memory", p.Stalled), "MB", scaled(1e6, 1), false},
-		{"stalled_p50", "the healthy meanwhile: p50", "µs", scaled(1, 0), false},
-		{"stalled_p99", "the healthy meanwhile: p99", "µs", scaled(1, 0), false},
+		{"stalled_p50", "the healthy meanwhile: p50", "µs", scaled(1, 0), true},
+		{"stalled_p99", "the healthy meanwhile: p99", "µs", scaled(1, 0), true},
 	}
 }
 
@@ -69,7 +71,7 @@ func scaled(by float64, digits int) func(float64) string {
 // result is all rounds of one server.
 type result struct {
 	Name   string
-	Note   string    // what it is
+	Note   string    // what it is, and built on
 	Absent string    // why it was left out; "" if it was not
 	Rounds []figures `json:",omitempty"`
 	Notes  []string  `json:",omitempty"` // figures that could not be had

@@ -26,7 +26,7 @@ func main() {
 		HideHelpCommand: true,
 		Description: `Starts each server in turn, in every round, with real clients and a real Erlang node,
 and prints the medians and their ratios. A server that cannot be had is left out.
-Five rounds of all servers take about an hour.
+Five rounds of all servers take about half an hour.
 
 Examples:
 
@@ -77,20 +77,24 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	outputs := outputs{c.String("json"), c.String("markdown"), c.String("plot")}
+	if err := outputs.prepare(); err != nil {
+		return err
+	}
 	var r *report
 	if file := c.String("from"); file != "" {
 		r, err = readReport(file)
 	} else {
 		r, err = compare(c.Context, p, chosen, c.Int("rounds"), c.String("dir"))
 	}
-	if err != nil {
+	if r == nil {
 		return err
 	}
 	if r.base() == nil {
-		return fmt.Errorf("nothing could be measured: %s", strings.Join(r.remarks(), "; "))
+		return errors.Join(err, fmt.Errorf("nothing could be measured: %s", strings.Join(r.remarks(), "; ")))
 	}
 	r.text(os.Stdout)
-	return r.save(c.String("json"), c.String("markdown"), c.String("plot"))
+	return errors.Join(err, r.save(outputs))
 }
 
 // choose returns the servers of a list of names, all if it is empty.
@@ -130,7 +134,9 @@ func compare(ctx context.Context, p plan, chosen []server, rounds int, dir strin
 	}
 	start := time.Now()
 	for n := range rounds {
-		for i, s := range chosen {
+		for k := range chosen {
+			i := (n + k) % len(chosen) // nobody is always the first
+			s := chosen[i]
 			if r.Results[i].Absent != "" {
 				continue
 			}
@@ -138,8 +144,7 @@ func compare(ctx context.Context, p plan, chosen []server, rounds int, dir strin
 			r.Results[i].round(ctx, rig, p, s, n+1)
 			if ctx.Err() != nil {
 				r.Rounds = n
-				fmt.Fprintf(os.Stderr, "bench: ended early, in round %d\n", n+1)
-				return r, nil
+				return r, fmt.Errorf("ended early, in round %d of %d", n+1, rounds)
 			}
 		}
 	}
@@ -153,31 +158,42 @@ func (r *result) round(ctx context.Context, rig *rig, p plan, s server, n int) {
 		fmt.Fprintf(os.Stderr, "        %s: %s\n", s.name, text)
 		r.Notes = append(r.Notes, text)
 	}
-	port, err := freePort()
-	if err != nil {
-		note("%v", err)
-		return
-	}
-	up, err := s.start(ctx, rig, fmt.Sprintf("127.0.0.1:%d", port))
-	if err != nil {
-		if missing := new(peers.Missing); n == 1 && errors.As(err, &missing) {
-			r.Absent = err.Error()
-			fmt.Fprintf(os.Stderr, "        %s is left out: %v\n", s.name, err)
-		} else {
+	f := figures{}
+	for _, sit := range sittings {
+		if err := r.sitting(ctx, rig, &trial{plan: p, figures: f, note: note}, s, sit); err != nil && ctx.Err() == nil {
 			note("%v", err)
 		}
-		return
+		if r.Absent != "" || ctx.Err() != nil {
+			return // a round that was cut short says nothing
+		}
+	}
+	r.Rounds = append(r.Rounds, f)
+}
+
+// sitting starts a server, takes some of its figures, and stops it.
+func (r *result) sitting(ctx context.Context, rig *rig, t *trial, s server, sit sitting) error {
+	port, err := freePort()
+	if err != nil {
+		return err
+	}
+	up, err := s.start(ctx, rig, fmt.Sprintf("127.0.0.1:%d", port))
+	if missing := new(peers.Missing); errors.As(err, &missing) && len(r.Rounds) == 0 {
+		r.Absent = err.Error()
+		fmt.Fprintf(os.Stderr, "        %s is left out: %v\n", s.name, err)
+		return nil
+	}
+	if err != nil {
+		return err
 	}
 	defer up.stop()
-	t := &trial{plan: p, running: up, figures: figures{}, note: note}
-	err = t.measure(ctx)
-	switch {
-	case ctx.Err() != nil:
-		return // a round that was cut short says nothing
-	case err != nil:
-		note("%v", err)
+	if r.Note = s.note; up.version != "" {
+		r.Note += " (" + up.version + ")"
 	}
-	r.Rounds = append(r.Rounds, t.figures)
+	if sit.concurrent && !up.concurrent {
+		return nil
+	}
+	t.running = up
+	return t.sit(ctx, sit.parts)
 }
 
 func readReport(file string) (*report, error) {
@@ -192,20 +208,44 @@ func readReport(file string) (*report, error) {
 	return r, nil
 }
 
-// save writes what was asked for; an empty name was not.
-func (r *report) save(jsonFile, markdownFile, plotDir string) error {
+// outputs are where a report goes; an empty name was not asked for.
+type outputs struct{ json, markdown, plot string }
+
+// prepare finds out before a long run whether they can be written.
+func (o outputs) prepare() error {
 	var errs []error
-	if jsonFile != "" {
-		text, err := json.MarshalIndent(r, "", "  ")
-		errs = append(errs, err, os.WriteFile(jsonFile, append(text, '\n'), 0o644))
+	for _, file := range []string{o.json, o.markdown} {
+		if file == "" {
+			continue
+		}
+		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE, 0o644)
+		if err == nil {
+			err = f.Close()
+		}
+		errs = append(errs, err)
 	}
-	if markdownFile != "" {
+	if o.plot != "" {
+		errs = append(errs, os.MkdirAll(o.plot, 0o755))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *report) save(o outputs) error {
+	var errs []error
+	if o.json != "" {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err == nil {
+			err = os.WriteFile(o.json, append(text, '\n'), 0o644)
+		}
+		errs = append(errs, err)
+	}
+	if o.markdown != "" {
 		var b strings.Builder
 		r.markdown(&b)
-		errs = append(errs, os.WriteFile(markdownFile, []byte(b.String()), 0o644))
+		errs = append(errs, os.WriteFile(o.markdown, []byte(b.String()), 0o644))
 	}
-	if plotDir != "" {
-		errs = append(errs, os.MkdirAll(plotDir, 0o755), r.plots(plotDir))
+	if o.plot != "" {
+		errs = append(errs, r.plots(o.plot))
 	}
 	return errors.Join(errs...)
 }

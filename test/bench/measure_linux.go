@@ -22,34 +22,54 @@ type trial struct {
 	figures figures
 	note    func(format string, args ...any)
 	crowd   *crowd
+	empty   float64 // resident bytes before the first connection
+	kernel  float64 // the kernel's then
 }
 
-// measure takes all figures of a running server. A figure that cannot be had is
-// missing, and a note says why.
-func (t *trial) measure(ctx context.Context) error {
-	if err := t.idle(ctx); err != nil {
+// sitting is what is measured of one start of a server.
+type sitting struct {
+	concurrent bool // it takes a source that can send two loads at once
+	parts      []part
+}
+
+type part struct {
+	name string
+	run  func(*trial, context.Context) error
+}
+
+// sittings are those of a round. Clients that do not read come to a fresh server: memory
+// that it has freed before would hide what they cost.
+var sittings = []sitting{
+	{false, []part{{"memory", (*trial).idle}, {"fixed rate", (*trial).fixedRate}, {"flat out", (*trial).flatOut},
+		{"highest rate", (*trial).highestRate}, {"fan-out", (*trial).fanOut}}},
+	{true, []part{{"a client that never reads", (*trial).neverReads}}},
+	{true, []part{{"stalled clients", (*trial).stalledClients}}},
+}
+
+// sit opens the connections and takes the figures of a sitting. A figure that cannot be
+// had is missing, and a note says why.
+func (t *trial) sit(ctx context.Context, parts []part) (err error) {
+	time.Sleep(settle)
+	if t.empty, err = residentBytes(t.pids); err != nil {
+		return err
+	}
+	if t.kernel, err = kernelBytes(); err != nil {
+		return err
+	}
+	if t.crowd, err = gather(ctx, t.url, t.Connections, 1, t.Connections, false); err != nil {
 		return err
 	}
 	defer func() { t.crowd.disperse() }()
-	for _, part := range []struct {
-		name string
-		run  func(context.Context) error
-	}{
-		{"fixed rate", t.fixedRate},
-		{"flat out", t.flatOut},
-		{"highest rate", t.highestRate},
-		{"a client that never reads", t.neverReads},
-		{"stalled clients", t.stalledClients},
-		{"fan-out", t.fanOut},
-	} {
-		if err := part.run(ctx); err != nil {
+	time.Sleep(settle)
+	for _, p := range parts {
+		if err := p.run(t, ctx); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			t.note("%s: %v", part.name, err)
+			t.note("%s: %v", p.name, err)
 		}
 		if t.crowd.client.Snapshot(ctx) == nil {
-			return fmt.Errorf("%s: the streams have ended", part.name)
+			return fmt.Errorf("%s: the streams have ended", p.name)
 		}
 	}
 	return nil
@@ -58,10 +78,9 @@ func (t *trial) measure(ctx context.Context) error {
 // settle is how long a server may tidy up before its memory is read.
 const settle = time.Second
 
-// idle opens the connections and reads what they cost.
+// idle reads what the connections cost.
 func (t *trial) idle(ctx context.Context) error {
-	time.Sleep(settle)
-	empty, err := residentBytes(t.pids)
+	resident, err := residentBytes(t.pids)
 	if err != nil {
 		return err
 	}
@@ -69,22 +88,10 @@ func (t *trial) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.figures["rss_empty"] = empty
-	if t.crowd, err = gather(ctx, t.url, t.Connections, 1, t.Connections, false); err != nil {
-		return err
-	}
+	t.figures["rss_empty"] = t.empty
 	t.figures["connects"] = float64(t.Connections) / t.crowd.took.Seconds()
-	time.Sleep(settle)
-	resident, err := residentBytes(t.pids)
-	if err != nil {
-		return err
-	}
-	after, err := kernelBytes()
-	if err != nil {
-		return err
-	}
-	t.figures["rss"] = (resident - empty) / float64(t.Connections)
-	t.figures["kernel"] = (after - kernel) / float64(2*t.Connections)
+	t.figures["rss"] = (resident - t.empty) / float64(t.Connections)
+	t.figures["kernel"] = (kernel - t.kernel) / float64(2*t.Connections)
 	if t.More == 0 {
 		return nil
 	}
@@ -100,7 +107,7 @@ func (t *trial) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	t.figures["rss_more"] = (resident - empty) / float64(t.Connections+t.More)
+	t.figures["rss_more"] = (resident - t.empty) / float64(t.Connections+t.More)
 	return nil
 }
 
@@ -196,32 +203,56 @@ func (t *trial) flatOut(ctx context.Context) error {
 // ladder are the rates that are tried, each about 1.4 times the one before.
 var ladder = []float64{5e3, 7e3, 10e3, 14e3, 20e3, 28e3, 40e3, 56e3, 80e3, 112e3, 160e3, 224e3, 320e3}
 
-// highestRate climbs the ladder until a rate fails twice: messages late for more than
-// limitP99, or lost.
+// highestRate climbs the ladder until a rate fails, from well below what was reached
+// flat out; if that is too high already, it climbs down.
 func (t *trial) highestRate(ctx context.Context) error {
-	best := 0.0
 	first := max(0, slices.IndexFunc(ladder, func(r float64) bool { return r > t.figures["flat_rate"]/8 })-1)
-climb:
-	for _, rate := range ladder[first:] {
-		for try := 0; ; try++ {
-			l := t.load(int(rate*t.Step.Seconds()), rate)
-			l.due = true
-			st, s, err := t.run(ctx, l)
-			if err != nil && (st == nil || ctx.Err() != nil) {
-				return err
-			}
-			late := time.Duration(s.micros)*time.Microsecond - time.Duration(float64(l.count)/rate*1e9) // a source that could not keep up
-			if err == nil && late < limitP99 && time.Duration(st.Latency.ValueAtQuantile(99))*time.Microsecond < limitP99 {
-				break
-			}
-			if try == 1 {
-				break climb
-			}
+	for i := first; i < len(ladder); i++ {
+		switch ok, err := t.holds(ctx, ladder[i]); {
+		case err != nil:
+			return err
+		case ok:
+			t.figures["highest"] = ladder[i]
+		case i > first:
+			return nil
+		default:
+			return t.highestBelow(ctx, first)
 		}
-		best = rate
 	}
-	t.figures["highest"] = best
 	return nil
+}
+
+func (t *trial) highestBelow(ctx context.Context, i int) error {
+	t.figures["highest"] = 0
+	for i--; i >= 0; i-- {
+		ok, err := t.holds(ctx, ladder[i])
+		if err != nil {
+			return err
+		}
+		if ok {
+			t.figures["highest"] = ladder[i]
+			return nil
+		}
+	}
+	return nil
+}
+
+// holds says whether a server keeps a rate, in one of two tries: no message is lost, the
+// source keeps up, and the 99th percentile is below limitP99.
+func (t *trial) holds(ctx context.Context, rate float64) (bool, error) {
+	for range 2 {
+		l := t.load(int(rate*t.Step.Seconds()), rate)
+		l.due = true
+		st, s, err := t.run(ctx, l)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		late := time.Duration(s.micros)*time.Microsecond - l.lasts()
+		if err == nil && late < limitP99 && time.Duration(st.Latency.ValueAtQuantile(99))*time.Microsecond < limitP99 {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // neverReads sends much to one client that does not read, and looks at what that
@@ -236,9 +267,6 @@ func (t *trial) stalledClients(ctx context.Context) error {
 }
 
 func (t *trial) beside(ctx context.Context, name string, clients, messages int) error {
-	if clients == 0 || !t.concurrent {
-		return nil
-	}
 	deaf, err := gather(ctx, t.url, clients, t.Connections+1, t.Connections+clients, true)
 	if err != nil {
 		return err
@@ -252,7 +280,11 @@ func (t *trial) beside(ctx context.Context, name string, clients, messages int) 
 	defer cancel()
 	toDeaf := make(chan error, 1)
 	go func() {
-		_, err := t.source.send(ctx, load{count: messages, rate: deafRate, bytes: deafBytes, first: t.Connections + 1, last: t.Connections + clients})
+		l := load{count: messages, rate: deafRate, bytes: deafBytes, first: t.Connections + 1, last: t.Connections + clients}
+		s, err := t.source.send(ctx, l)
+		if took := time.Duration(s.micros) * time.Microsecond; err == nil && took > l.lasts()*11/10 {
+			err = fmt.Errorf("only %.0f a second could be sent", float64(messages)/took.Seconds())
+		}
 		toDeaf <- err
 	}()
 	st, _, err := t.run(ctx, t.load(int(t.Fixed*t.Hold.Seconds()), t.Fixed))

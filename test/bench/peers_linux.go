@@ -32,7 +32,7 @@ func startPeer(ctx context.Context, r *rig, kind peers.Kind, addr string) (*runn
 	}}
 	switch {
 	case p.Dest.Erlang != nil:
-		up.source = &erlSource{rig: r, dest: p.Dest.Erlang.String(), single: !p.Dest.Erlang.Lists}
+		up.source = &erlSource{rig: r, dest: p.Dest.Erlang.String(), single: p.Dest.Erlang.Single}
 		err = r.connect(ctx, p.Dest.Erlang.Node)
 	case p.Dest.Control != nil:
 		up.source, up.concurrent = &controlSource{p.Dest.Control}, false
@@ -57,7 +57,7 @@ func (s *controlSource) send(_ context.Context, l load) (sent, error) {
 	if err == nil && done.Lost+done.Absent > 0 {
 		err = fmt.Errorf("%d messages found a full socket, %d nobody", done.Lost, done.Absent)
 	}
-	return sent{int(done.Messages), int(done.Took.Microseconds())}, err
+	return sent{int(done.Took.Microseconds())}, err
 }
 
 func (s *controlSource) oneUID() bool { return false }

@@ -27,11 +27,11 @@ type load struct {
 	due bool
 }
 
+// lasts is how long a load at a rate takes.
+func (l *load) lasts() time.Duration { return time.Duration(float64(l.count) / l.rate * 1e9) }
+
 // sent is what a publisher says of a load.
-type sent struct {
-	messages int
-	micros   int
-}
+type sent struct{ micros int }
 
 // source sends messages to one server, in the way of that server.
 type source interface {
@@ -97,7 +97,7 @@ func (s *httpSource) send(ctx context.Context, l load) (sent, error) {
 		})
 	}
 	workers.Wait()
-	return sent{l.count, int(time.Since(start).Microseconds())}, errors.Join(errs...)
+	return sent{int(time.Since(start).Microseconds())}, errors.Join(errs...)
 }
 
 // worker sends every httpConnections-th message, to uids that are its own, so that

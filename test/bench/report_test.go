@@ -59,7 +59,7 @@ func TestReport_Text(t *testing.T) {
 func TestReport_SavesAndComesBack(t *testing.T) {
 	dir := t.TempDir()
 	file, tables, plots := filepath.Join(dir, "r.json"), filepath.Join(dir, "r.md"), filepath.Join(dir, "plots")
-	if err := testReport().save(file, tables, plots); err != nil {
+	if err := saveAll(outputs{file, tables, plots}); err != nil {
 		t.Fatal(err)
 	}
 	again, err := readReport(file)
@@ -88,4 +88,11 @@ func TestReport_SavesAndComesBack(t *testing.T) {
 			t.Errorf("%s: %+v, %v", p.file, size, err)
 		}
 	}
+}
+
+func saveAll(o outputs) error {
+	if err := o.prepare(); err != nil {
+		return err
+	}
+	return testReport().save(o)
 }

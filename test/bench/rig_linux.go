@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -45,11 +46,13 @@ func newRig(dir string, log io.Writer) (*rig, error) {
 	}
 	r := &rig{dir: dir, cookie: "bench", epmd: port, log: log, waiting: map[int]chan<- string{}}
 	r.epmdCmd = exec.Command("epmd", "-port", strconv.Itoa(port), "-address", "127.0.0.1")
+	r.epmdCmd.SysProcAttr = endWithUs()
 	if err := r.epmdCmd.Start(); err != nil {
 		return nil, fmt.Errorf("start epmd: %w: install Erlang/OTP", err)
 	}
 	if err := r.startErl(); err != nil {
-		return nil, errors.Join(err, r.stop())
+		r.stop()
+		return nil, err
 	}
 	return r, nil
 }
@@ -59,12 +62,12 @@ func (r *rig) startErl() error {
 	if err := dialFor(fmt.Sprintf("127.0.0.1:%d", r.epmd), 5*time.Second); err != nil {
 		return fmt.Errorf("epmd does not listen: %w", err)
 	}
-	r.erl = exec.Command("erl", "-noinput", "-sname", publisher, "-setcookie", r.cookie,
+	// io:read needs standard input: -noshell, not -noinput.
+	r.erl = exec.Command("erl", "-noshell", "-sname", publisher, "-setcookie", r.cookie,
 		"-pa", r.dir, "-kernel", "inet_dist_use_interface", "{127,0,0,1}", "-hidden", "+zdbbl", "1024", "-s", "driver", "main")
-	// io:read needs standard input, which -noinput would close.
-	r.erl.Args[1] = "-noshell"
-	r.erl.Env = append(os.Environ(), r.epmdEnv())
+	r.erl.Env = append(cleanEnv(), r.epmdEnv(), "ERL_CRASH_DUMP=/dev/null")
 	r.erl.Stderr = r.log
+	r.erl.SysProcAttr = endWithUs()
 	in, err := r.erl.StdinPipe()
 	if err != nil {
 		return err
@@ -133,18 +136,18 @@ func (r *rig) erlang(ctx context.Context, format string, args ...any) (sent, err
 	select {
 	case text, ok := <-reply:
 		var s sent
-		var late int
-		if n, _ := fmt.Sscanf(text, "ok %d %d %d", &s.messages, &s.micros, &late); !ok || n != 3 {
+		if n, _ := fmt.Sscanf(text, "ok %d", &s.micros); !ok || n != 1 {
 			return sent{}, fmt.Errorf("%s: %s", request, text)
 		}
 		return s, nil
 	case <-ctx.Done():
+		fmt.Fprintf(r.in, "{stop, %d}.\n", ref)
 		return sent{}, fmt.Errorf("%s: %w", request, ctx.Err())
 	}
 }
 
 // stop ends the node and EPMD.
-func (r *rig) stop() error {
+func (r *rig) stop() {
 	if r.in != nil {
 		r.in.Close()
 	}
@@ -152,8 +155,10 @@ func (r *rig) stop() error {
 		stopProcess(r.erl)
 	}
 	stopProcess(r.epmdCmd)
-	return nil
 }
+
+// endWithUs keeps a process from outliving a comparison that was killed.
+func endWithUs() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} }
 
 // stopProcess asks a process to end, and makes it after a while.
 func stopProcess(cmd *exec.Cmd) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -39,6 +40,7 @@ func halley(name, note string, flags ...string) server {
 		cmd := exec.Command(r.file("halley"), append([]string{"serve", "--name", node, "--cookie", r.cookie,
 			"--epmd", "127.0.0.1:" + strconv.Itoa(r.epmd), "--listen", addr, "--admin", "", "--log-level", "warn", "--drain", "1s"}, flags...)...)
 		cmd.Env = cleanEnv()
+		cmd.SysProcAttr = endWithUs()
 		cmd.Stderr = r.log
 		if err := cmd.Start(); err != nil {
 			return nil, fmt.Errorf("start halley: %w", err)
@@ -63,7 +65,7 @@ func halley(name, note string, flags ...string) server {
 func cleanEnv() []string {
 	var env []string
 	for _, v := range os.Environ() {
-		if len(v) < 7 || v[:7] != "HALLEY_" {
+		if !strings.HasPrefix(v, "HALLEY_") && !strings.HasPrefix(v, "ERL_") {
 			env = append(env, v)
 		}
 	}

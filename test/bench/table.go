@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -67,7 +69,7 @@ func (r *report) medians(f figure, s *result) string {
 		return missing
 	}
 	text := f.format(v)
-	if base, _, _, ok := r.base().of(f.key); ok && s != r.base() && base > 0 {
+	if base, _, _, ok := r.base().of(f.key); ok && f.ratio && s != r.base() && base > 0 {
 		text += fmt.Sprintf(" ×%.2f", v/base)
 	}
 	return text
@@ -128,11 +130,13 @@ func writeMarkdown(w io.Writer, rows [][]string) {
 	}
 }
 
-// remarks say who was left out and which figures could not be had.
+// remarks say who is who, who was left out and which figures could not be had.
 func (r *report) remarks() []string {
 	var lines []string
 	for _, s := range r.Results {
-		if s.Absent != "" {
+		if s.Absent == "" {
+			lines = append(lines, fmt.Sprintf("%s: %s", s.Name, s.Note))
+		} else {
 			lines = append(lines, fmt.Sprintf("%s was left out: %s", s.Name, s.Absent))
 		}
 		for _, note := range s.Notes {

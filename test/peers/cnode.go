@@ -46,7 +46,7 @@ func newCNode(ctx context.Context, cfg *Config, name string, args ...string) (*P
 		return nil, err
 	}
 	p.relay(out)
-	p.Dest.Erlang = &Erlang{Name: "httpd", Node: node}
+	p.Dest.Erlang = &Erlang{Name: "httpd", Node: node, Single: true}
 	return p, nil
 }
 

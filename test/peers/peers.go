@@ -66,6 +66,8 @@ type Erlang struct {
 	Name  string
 	Node  string
 	Lists bool // it takes [{Uid, Body}, ...] too
+	// Single: a uid has one connection, a newer one ends the older.
+	Single bool
 }
 
 // String is the destination as Erlang writes it.
