@@ -148,6 +148,7 @@ message(none, Last, {Chunks, Messages, Unnumbered, Missing, Doubled, Order}) ->
     {Last, {Chunks + 1, Messages, Unnumbered + 1, Missing, Doubled, Order}};
 message(Seq, Last, {Chunks, Messages, Unnumbered, Missing, Doubled, Order}) ->
     if
+        Seq =:= 0 -> {Last, {Chunks + 1, Messages + 1, Unnumbered, Missing, Doubled, Order}}; % in no order
         Last =:= 0; Seq =:= Last + 1 -> {Seq, {Chunks + 1, Messages + 1, Unnumbered, Missing, Doubled, Order}};
         Seq =:= Last -> {Last, {Chunks + 1, Messages + 1, Unnumbered, Missing, Doubled + 1, Order}};
         Seq < Last -> {Last, {Chunks + 1, Messages + 1, Unnumbered, Missing, Doubled, Order + 1}};

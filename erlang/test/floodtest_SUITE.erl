@@ -83,7 +83,7 @@ numbers(_) ->
     ]].
 
 order(_) ->
-    doc("Missing, doubled and reordered numbers are counted; the first may be any."),
+    doc("Missing, doubled and reordered numbers are counted; the first may be any, 0 is in no order."),
     [{Seqs, Want} = {Seqs, do_order(Seqs)} || {Seqs, Want} <- [
         {[1, 2, 3], {0, 0, 0}},
         {[7, 8, 9], {0, 0, 0}},
@@ -93,7 +93,9 @@ order(_) ->
         {[1, 1, 1, 2], {0, 2, 0}},
         {[2, 1], {0, 0, 1}},
         {[1, 3, 2, 4], {1, 0, 1}},
-        {[5, 1, 2, 3, 6], {0, 0, 3}}
+        {[5, 1, 2, 3, 6], {0, 0, 3}},
+        {[5, 0, 6], {0, 0, 0}}, % 0 is in no order
+        {[0, 1, 0, 3], {1, 0, 0}}
     ]].
 
 do_order(Seqs) ->

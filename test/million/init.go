@@ -69,7 +69,10 @@ func sendResults(dir string) error {
 	}
 	packed := gzip.NewWriter(port)
 	archive := tar.NewWriter(packed)
-	err = errors.Join(archive.AddFS(os.DirFS(dir)), archive.Close(), packed.Close(), port.Close())
+	err = errors.Join(archive.AddFS(os.DirFS(dir)), archive.Close(), packed.Close())
+	if closing := port.Close(); !errors.Is(closing, syscall.EINTR) { // the port is closed all the same: close(2)
+		err = errors.Join(err, closing)
+	}
 	if err != nil {
 		return fmt.Errorf("send the results: %w", err)
 	}

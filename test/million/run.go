@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -60,7 +62,8 @@ type million struct {
 	full     sample // the last one with all open
 	changed  time.Time
 	printed  sample
-	resent   int64 // segments sent again until then
+	resent   int64          // segments sent again until then
+	aside    sync.WaitGroup // what is done beside following the run
 	problems []error
 }
 
@@ -275,7 +278,7 @@ func (m *million) step() (err error) {
 			_, err := io.WriteString(w, slabGrowth(m.slabs, slabs(), m.o.connections))
 			return err
 		})
-		go m.save("metrics-open.txt", func(w io.Writer) error { return m.get("metrics", w) })
+		m.aside.Go(func() { m.save("metrics-open.txt", func(w io.Writer) error { return m.get("metrics", w) }) })
 	}
 	quiet := m.o.patience
 	if m.openAt.at != 0 && m.last.open < m.o.connections {
@@ -284,7 +287,7 @@ func (m *million) step() (err error) {
 	if m.client.alive() && time.Since(m.changed) > quiet {
 		m.problem("nothing has come for %v: %d of %d connections are open", quiet, m.last.open, m.o.connections)
 		m.changed = time.Now()
-		go m.client.stop(m.o.patience)
+		m.aside.Go(func() { m.client.stop(m.o.patience) })
 	}
 	return nil
 }
@@ -327,8 +330,9 @@ func (m *million) get(page string, w io.Writer) error {
 	return err
 }
 
-// end leaves nothing running.
+// end leaves nothing running, and no file unfinished.
 func (m *million) end() {
+	defer m.aside.Wait()
 	for _, c := range []*child{m.client, m.server, m.epmd} {
 		if c != nil {
 			c.kill()
@@ -364,6 +368,8 @@ type child struct {
 	lines chan string   // of its standard output, closed with it; nil: goes to the log
 	ended chan struct{} // closed when it has
 	err   error         // then
+	// killed: by us, not by a machine that wants memory.
+	killed atomic.Bool
 }
 
 // startChild starts a process in a group of its own: Ctrl-C is for us. Standard
@@ -376,7 +382,7 @@ func startChild(log string, wantLines bool, name string, args ...string) (*child
 	defer f.Close()
 	c := &child{name: filepath.Base(name), cmd: exec.Command(name, args...), log: log, ended: make(chan struct{})}
 	c.cmd.Stderr = f
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM} // it does not outlive us
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "HALLEY_") && !strings.HasPrefix(v, "ERL_") {
 			c.cmd.Env = append(c.cmd.Env, v)
@@ -432,6 +438,7 @@ func (c *child) stop(limit time.Duration) {
 }
 
 func (c *child) kill() {
+	c.killed.Store(true)
 	c.cmd.Process.Kill()
 	<-c.ended
 }
@@ -444,7 +451,7 @@ func (c *child) failure() error {
 	var exit *exec.ExitError
 	if errors.As(c.err, &exit) {
 		how = exit.String()
-		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL && !c.killed.Load() {
 			how += ", for want of memory, most likely"
 		}
 	}
