@@ -23,7 +23,8 @@ func compiler(peer string) (string, error) {
 }
 
 // compileC builds a program of one file in cfg.Dir and returns its path. libs follow
-// the source.
+// the source. What the system's libraries are too old for is missing here; with
+// HALLEY_PEERS_CFLAGS, for who works on the program, it is an ordinary error.
 func compileC(ctx context.Context, cfg *Config, name, source string, libs ...string) (string, error) {
 	cc, err := compiler(name)
 	if err != nil {
@@ -33,12 +34,31 @@ func compileC(ctx context.Context, cfg *Config, name, source string, libs ...str
 	if err := os.WriteFile(src, []byte(source), 0o644); err != nil {
 		return "", err
 	}
-	args := append(append([]string{}, warnings...), strings.Fields(os.Getenv("HALLEY_PEERS_CFLAGS"))...)
+	flags := strings.Fields(os.Getenv("HALLEY_PEERS_CFLAGS"))
+	args := append(append([]string{}, warnings...), flags...)
 	args = append(append(args, "-o", bin, src), libs...)
-	if _, err := run(ctx, cc, args...); err != nil {
-		return "", fmt.Errorf("build %s: %w", name, err)
+	out, err := run(ctx, cc, args...)
+	switch {
+	case err == nil:
+		return bin, nil
+	case ctx.Err() == nil && len(flags) == 0:
+		return "", &Missing{Peer: name, What: "a system that it compiles on: " + complaint(out, err)}
 	}
-	return bin, nil
+	return "", fmt.Errorf("build %s: %w", name, err)
+}
+
+// complaint is the line of a compiler's output that says what is wrong.
+func complaint(output string, err error) string {
+	first, _, _ := strings.Cut(output, "\n")
+	if first == "" {
+		return err.Error()
+	}
+	for line := range strings.Lines(output) {
+		if strings.Contains(line, "error: ") || strings.Contains(line, "undefined reference") {
+			return strings.TrimSpace(line)
+		}
+	}
+	return first
 }
 
 // hasHeader says whether the compiler finds a header.

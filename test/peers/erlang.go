@@ -4,13 +4,17 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 )
 
 // erlang evaluates an expression in an Erlang that is no node, and returns what it
-// has printed.
+// has printed. It leaves no dump in the caller's folder.
 func erlang(ctx context.Context, expression string) (string, error) {
-	return run(ctx, "erl", "-noshell", "-eval", "try "+expression+", halt() catch _:_ -> halt(1) end.")
+	cmd := exec.CommandContext(ctx, "erl", "-noshell", "-eval", "try "+expression+", halt() catch _:_ -> halt(1) end.")
+	cmd.Env = append(erlangEnv(), "ERL_CRASH_DUMP=/dev/null")
+	out, err := cmd.Output()
+	return strings.TrimSpace(string(out)), err
 }
 
 // nodeName is a peer's node: its own name, so that peers can run side by side.
