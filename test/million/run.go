@@ -40,7 +40,8 @@ const (
 	startLimit  = time.Minute // for epmd and halley serve to come up
 )
 
-// million is a run. One goroutine owns it.
+// million is a run. One goroutine owns it; what is done aside touches only files,
+// processes and the field that says so.
 type million struct {
 	o        options
 	out      io.Writer
@@ -65,6 +66,8 @@ type million struct {
 	resent   int64          // segments sent again until then
 	aside    sync.WaitGroup // what is done beside following the run
 	problems []error
+	// openSaved is what became of metrics-open.txt; not to be read before aside is over.
+	openSaved error
 }
 
 // run does everything, and returns what went wrong. Results are in o.out, also
@@ -274,11 +277,13 @@ func (m *million) step() (err error) {
 		fmt.Fprintf(m.out, "all open after %.0f s\n", (m.openAt.at - m.base.at).Seconds())
 	case m.openAt.at != 0 && m.rest.at == 0 && m.last.at-m.openAt.at >= restAfter:
 		m.rest = m.last
-		m.save("slabs.txt", func(w io.Writer) error {
+		m.notSaved(m.save("slabs.txt", func(w io.Writer) error {
 			_, err := io.WriteString(w, slabGrowth(m.slabs, slabs(), m.o.connections))
 			return err
+		}))
+		m.aside.Go(func() {
+			m.openSaved = m.save("metrics-open.txt", func(w io.Writer) error { return m.get("metrics", w) })
 		})
-		m.aside.Go(func() { m.save("metrics-open.txt", func(w io.Writer) error { return m.get("metrics", w) }) })
 	}
 	quiet := m.o.patience
 	if m.openAt.at != 0 && m.last.open < m.o.connections {
@@ -297,21 +302,29 @@ func (m *million) conclude() {
 	if err := m.client.err; err != nil {
 		m.problem("%w", m.client.failure())
 	}
-	m.save("metrics.txt", func(w io.Writer) error { return m.get("metrics", w) })
+	m.notSaved(m.save("metrics.txt", func(w io.Writer) error { return m.get("metrics", w) }))
 	m.server.stop(m.o.patience)
 	if m.server.err != nil {
 		m.problem("%w", m.server.failure())
 	}
 }
 
-// save writes a file of the results. One that is missing fails no run.
-func (m *million) save(name string, write func(io.Writer) error) {
+// save writes a file of the results. It may be called from anywhere.
+func (m *million) save(name string, write func(io.Writer) error) error {
 	f, err := os.Create(m.file(name))
 	if err == nil {
 		err = errors.Join(write(f), f.Close())
 	}
 	if err != nil {
-		fmt.Fprintf(m.out, "%s: %v\n", name, err)
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// notSaved tells of a file that is missing. That fails no run.
+func (m *million) notSaved(err error) {
+	if err != nil {
+		fmt.Fprintln(m.out, err)
 	}
 }
 
@@ -332,12 +345,13 @@ func (m *million) get(page string, w io.Writer) error {
 
 // end leaves nothing running, and no file unfinished.
 func (m *million) end() {
-	defer m.aside.Wait()
 	for _, c := range []*child{m.client, m.server, m.epmd} {
 		if c != nil {
 			c.kill()
 		}
 	}
+	m.aside.Wait() // not for long: whom it asks has ended
+	m.notSaved(m.openSaved)
 	if m.memory != nil {
 		m.memory.Close()
 	}
@@ -451,7 +465,11 @@ func (c *child) failure() error {
 	var exit *exec.ExitError
 	if errors.As(c.err, &exit) {
 		how = exit.String()
-		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signal() == syscall.SIGKILL && !c.killed.Load() {
+		status, _ := exit.Sys().(syscall.WaitStatus)
+		switch killed := status.Signaled() && status.Signal() == syscall.SIGKILL; {
+		case killed && c.killed.Load():
+			how = "it did not end when asked to, and was killed"
+		case killed:
 			how += ", for want of memory, most likely"
 		}
 	}
