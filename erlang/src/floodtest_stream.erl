@@ -141,14 +141,14 @@ number(<<C, Rest/binary>>, N, Digits) when C >= $0, C =< $9, Digits < ?MAX_DIGIT
 number(Rest, N, Digits) when Digits > 0 -> {N, Rest};
 number(_, _, _) -> none.
 
-%% As `halley flood' counts: the first number may be any, and one that comes
-%% too late does not move the mark.
+%% As `halley flood' counts: 0 is in no order, the first number may be any, and
+%% one that comes too late does not move the mark.
 -spec message(non_neg_integer() | none, non_neg_integer(), counts()) -> {non_neg_integer(), counts()}.
 message(none, Last, {Chunks, Messages, Unnumbered, Missing, Doubled, Order}) ->
     {Last, {Chunks + 1, Messages, Unnumbered + 1, Missing, Doubled, Order}};
 message(Seq, Last, {Chunks, Messages, Unnumbered, Missing, Doubled, Order}) ->
     if
-        Seq =:= 0 -> {Last, {Chunks + 1, Messages + 1, Unnumbered, Missing, Doubled, Order}}; % in no order
+        Seq =:= 0 -> {Last, {Chunks + 1, Messages + 1, Unnumbered, Missing, Doubled, Order}};
         Last =:= 0; Seq =:= Last + 1 -> {Seq, {Chunks + 1, Messages + 1, Unnumbered, Missing, Doubled, Order}};
         Seq =:= Last -> {Last, {Chunks + 1, Messages + 1, Unnumbered, Missing, Doubled + 1, Order}};
         Seq < Last -> {Last, {Chunks + 1, Messages + 1, Unnumbered, Missing, Doubled, Order + 1}};
