@@ -115,6 +115,9 @@ func frontFlags() []cli.Flag {
 		sizeFlag("max-pending-total", 0, "bytes that may wait for all clients", "a quarter of memory"),
 		&cli.StringFlag{Name: "slow", Value: string(d.Slow), EnvVars: env("slow"),
 			Usage: "what becomes of a client beyond --max-pending: close it, or drop messages until it has caught up"},
+		&cli.StringFlag{Name: "engine", Value: string(d.Engine), EnvVars: env("engine"), Usage: engineUsage()},
+		&cli.IntFlag{Name: "loops", EnvVars: env("loops"), DefaultText: "one a core", Usage: "loops that share the connections; evio has one"},
+		&cli.BoolFlag{Name: "pin", EnvVars: env("pin"), Usage: "tie each loop to a core"},
 		&cli.DurationFlag{Name: "keep-alive", Value: d.KeepAlive, EnvVars: env("keep-alive"),
 			Usage: "idle time after which TCP asks whether a client is still there; who does not answer is closed after twice that"},
 		&cli.DurationFlag{Name: "drain", Value: d.Drain, EnvVars: env("drain"), Usage: "how long SIGTERM may take to end the streams"},
@@ -136,6 +139,9 @@ func frontOptions(c *cli.Context, log *slog.Logger) httpd.Options {
 	o.Slow = httpd.SlowPolicy(c.String("slow"))
 	o.Drain = c.Duration("drain")
 	o.KeepAlive = c.Duration("keep-alive")
+	o.Engine = httpd.EngineName(c.String("engine"))
+	o.Loops = c.Int("loops")
+	o.Pin = c.Bool("pin")
 	o.MailboxWait = c.Duration("net-ticktime") / 2
 	o.Logger = log
 	return o
@@ -156,4 +162,13 @@ func newLogger(c *cli.Context) (*slog.Logger, error) {
 	default:
 		return nil, fmt.Errorf("--log-format %q must be text or json", format)
 	}
+}
+
+// engineUsage names the engines of this system.
+func engineUsage() string {
+	names := make([]string, len(httpd.Engines))
+	for i, e := range httpd.Engines {
+		names[i] = string(e)
+	}
+	return "what drives the sockets: " + strings.Join(names, ", ")
 }

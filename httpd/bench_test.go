@@ -118,14 +118,14 @@ func TestDeliver_DoesNotAllocate(t *testing.T) {
 		}
 		f, body, done := s.NewFeed(), bytes.Repeat([]byte{'x'}, size), make(chan struct{}, 1)
 		finished := func() { done <- struct{}{} }
-		perBatch := testing.AllocsPerRun(200, func() {
+		perBatch := testing.AllocsPerRun(50, func() {
 			for i := range 500 {
 				f.Message(int64(1+i%50), nil, body)
 			}
 			f.Flush(finished)
 			<-done
 		})
-		// evio's wake queue allocates now and then; a message never does.
+		// Wakes, and pending bytes of a reader that is late, allocate now and then; a message never does.
 		if perBatch > 5 {
 			t.Errorf("%d-byte bodies: %.0f allocations for 500 messages", size, perBatch)
 		}

@@ -27,6 +27,7 @@ type counters struct {
 	copied       counter // deliveries beyond the first of a message
 	discarded    [numDiscards]counter
 	opened       counter // connections
+	acceptErrors counter
 	closed       [numReasons]counter
 	answers      [len(answerCodes)]counter
 	bytesWritten counter
@@ -60,6 +61,7 @@ type Stats struct {
 	Opened       uint64
 	Closed       map[string]uint64 // by reason
 	Requests     map[int]uint64    // by status
+	AcceptErrors uint64
 	BytesWritten uint64
 	Writes       uint64
 	// MailboxBytes and MailboxEntries wait for the loops.
@@ -103,6 +105,7 @@ func (s *Server) Stats() Stats {
 		st.Copied += c.copied.Load()
 		st.Written += c.written.Load()
 		st.Opened += c.opened.Load()
+		st.AcceptErrors += c.acceptErrors.Load()
 		st.BytesWritten += c.bytesWritten.Load()
 		st.Writes += c.writes.Load()
 		st.MailboxBytes += l.mailbox.bytes.Load()

@@ -30,6 +30,10 @@ type engine interface {
 	// close ends the connection, with a reset instead of an orderly end if
 	// told so. onClosed follows.
 	close(slot uint32, reset bool)
+	// detach gives a connection's socket away without closing it; attach takes one
+	// that another loop has given away.
+	detach(slot uint32) (fd int)
+	attach(slot uint32, fd int) error
 	// stop makes run return; connections still open are closed first.
 	stop()
 }
@@ -43,6 +47,9 @@ type engineHandler interface {
 	onWritable(slot uint32)
 	// onClosed is the last that is heard of a connection. err nil: the client closed.
 	onClosed(slot uint32, err error)
+	// onAcceptFailed is told why nobody could be accepted, and returns what a client
+	// may be told instead.
+	onAcceptFailed(err error) (answer []byte)
 	onWake()
 	onTick()
 }

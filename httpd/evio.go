@@ -355,6 +355,11 @@ func (e *evioEngine) retryWrites() {
 	}
 }
 
+// detach and attach are for several loops, and evio has one.
+func (e *evioEngine) detach(uint32) int { panic("httpd: evio has one loop") }
+
+func (e *evioEngine) attach(uint32, int) error { panic("httpd: evio has one loop") }
+
 func (e *evioEngine) closeWrite(slot uint32) {
 	_ = unix.Shutdown(int(e.fds[slot]), unix.SHUT_WR) // the connection may be gone already: then evio finds its end
 }

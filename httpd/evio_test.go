@@ -12,7 +12,7 @@ import (
 // TestEvio_PendingIsNeverReplaced: evio's wake replaces the bytes it still owes
 // a socket. Here more is sent while bytes wait, and all of it arrives.
 func TestEvio_PendingIsNeverReplaced(t *testing.T) {
-	s := testServer(t, func(o *Options) { o.MaxPendingBytes = 4 << 20 })
+	s := evioServer(t, func(o *Options) { o.MaxPendingBytes = 4 << 20 })
 	st := stall(t, s, "1")
 	f := s.NewFeed()
 	n := fill(t, s, f, 1, 1000)
@@ -31,7 +31,7 @@ func TestEvio_PendingIsNeverReplaced(t *testing.T) {
 // TestEvio_RestGoesOutUnasked: evio does not tell when a socket has drained. The
 // rest of a partial write arrives although nothing more is sent.
 func TestEvio_RestGoesOutUnasked(t *testing.T) {
-	s := testServer(t, nil)
+	s := evioServer(t, nil)
 	st := stall(t, s, "1")
 	n := fill(t, s, s.NewFeed(), 1, 1000)
 	time.Sleep(300 * time.Millisecond) // beyond the longest pause between two tries
@@ -44,7 +44,7 @@ func TestEvio_RestGoesOutUnasked(t *testing.T) {
 // TestEvio_StalledClientThatSends: evio does not read a socket that it owes
 // bytes, and its level-triggered poll then spins. Here the bytes are read.
 func TestEvio_StalledClientThatSends(t *testing.T) {
-	s := testServer(t, nil)
+	s := evioServer(t, nil)
 	st := stall(t, s, "1")
 	fill(t, s, s.NewFeed(), 1, 1000)
 	st.conn.Write([]byte("some bytes after the request"))
@@ -62,7 +62,7 @@ func TestEvio_StalledClientThatSends(t *testing.T) {
 }
 
 func TestEvio_StalledClientThatEnds(t *testing.T) {
-	s := testServer(t, nil)
+	s := evioServer(t, nil)
 	st := stall(t, s, "1")
 	fill(t, s, s.NewFeed(), 1, 1000)
 	st.conn.(*net.TCPConn).CloseWrite()
@@ -73,7 +73,7 @@ func TestEvio_StalledClientThatEnds(t *testing.T) {
 // TestEvio_CloseOfAStalledClient: evio closes a connection that it was told to
 // close only when its socket is writable.
 func TestEvio_CloseOfAStalledClient(t *testing.T) {
-	s := testServer(t, nil)
+	s := evioServer(t, nil)
 	st := stall(t, s, "1")
 	f := s.NewFeed()
 	n := fill(t, s, f, 1, 1000)
@@ -95,7 +95,7 @@ func TestEvio_CloseOfAStalledClient(t *testing.T) {
 // TestEvio_AcceptFails: evio ends when accept fails, and closes all it has. Here
 // it is started again on the same port.
 func TestEvio_AcceptFails(t *testing.T) {
-	s := testServer(t, func(o *Options) { o.Logger = slog.New(slog.DiscardHandler) })
+	s := evioServer(t, func(o *Options) { o.Logger = slog.New(slog.DiscardHandler) })
 	st := connect(t, s, "1")
 	client := unconnected(t)
 	restore := noMoreFiles(t)
@@ -114,9 +114,19 @@ func TestEvio_AcceptFails(t *testing.T) {
 }
 
 func TestEvio_NoDelay(t *testing.T) {
-	s := testServer(t, nil)
+	s := evioServer(t, nil)
 	st := connect(t, s, "1")
 	if !noDelay(t, serverSocket(t, st.conn.LocalAddr())) {
 		t.Error("TCP_NODELAY is off")
 	}
+}
+
+// evioServer is a testServer on evio, whatever the others run on.
+func evioServer(t *testing.T, change func(*Options)) *Server {
+	return testServer(t, func(o *Options) {
+		if change != nil {
+			change(o)
+		}
+		o.Engine, o.Loops = EngineEvio, 0
+	})
 }

@@ -23,6 +23,14 @@ type entry struct {
 	name  []byte
 	body  []byte // for kindClose the reason
 	reply func(n int)
+	all   *broadcast // of kindAll
+}
+
+// broadcast counts to how many connections the loops have handed one message to all:
+// the last loop enters it in the ledger.
+type broadcast struct {
+	loops atomic.Int32 // that have not
+	n     atomic.Int64
 }
 
 const (
@@ -91,11 +99,12 @@ func (f *Feed) Deliver(id int64, name, body []byte, reply func(n int)) {
 
 // All hands over body for every connection.
 func (f *Feed) All(body []byte) {
+	b := &broadcast{}
+	b.loops.Store(int32(len(f.server.loops)))
 	for i := range f.server.loops {
-		f.add(i, entry{kind: kindAll, body: body})
+		f.add(i, entry{kind: kindAll, body: body, all: b})
 	}
 	f.count++
-	f.server.copied.Add(uint64(len(f.server.loops) - 1))
 }
 
 // Close ends every connection of a uid; reason is for the log.
@@ -230,6 +239,23 @@ func (p *part) messages() uint64 {
 	return n
 }
 
+// enterAll enters what one loop did with a message to all: it has reached, or failed
+// to reach, n connections.
+func (s *Server) enterAll(b *broadcast, n int) {
+	b.n.Add(int64(n))
+	if b.loops.Add(-1) > 0 {
+		return
+	}
+	switch total := b.n.Load(); {
+	case total > 0:
+		s.copied.Add(uint64(total - 1))
+	case s.closing.Load():
+		s.discarded[discardClosing].Add(1)
+	default:
+		s.discarded[discardNotConnected].Add(1)
+	}
+}
+
 func (s *Server) newDelivery() *delivery {
 	d, ok := s.deliveries.Get().(*delivery)
 	if !ok {
@@ -263,6 +289,9 @@ func (s *Server) finishUnread(p *part) {
 	for i := range p.entries {
 		if reply := p.entries[i].reply; reply != nil {
 			reply(0)
+		}
+		if all := p.entries[i].all; all != nil {
+			s.enterAll(all, 1) // as a message that was discarded
 		}
 	}
 	s.finish(p)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ func testServer(t testing.TB, change func(*Options)) *Server {
 	o := DefaultOptions()
 	o.Listen = []string{"127.0.0.1:0"}
 	o.MaxConnections = 4096
+	testEngine(t, &o)
 	level := slog.LevelError
 	if testing.Verbose() {
 		level = slog.LevelDebug
@@ -40,6 +42,22 @@ func testServer(t testing.TB, change func(*Options)) *Server {
 	}
 	t.Cleanup(s.Close)
 	return s
+}
+
+// testEngine sets what HALLEY_TEST_ENGINE says, an engine and a number of loops:
+// all tests of this package pass with evio, epoll/1 and epoll/4.
+func testEngine(t testing.TB, o *Options) {
+	name, loops, found := strings.Cut(os.Getenv("HALLEY_TEST_ENGINE"), "/")
+	if name == "" {
+		return
+	}
+	o.Engine, o.Loops = EngineName(name), 1
+	if found {
+		var err error
+		if o.Loops, err = strconv.Atoi(loops); err != nil {
+			t.Fatalf("HALLEY_TEST_ENGINE: %v", err)
+		}
+	}
 }
 
 func (s *Server) testAddr() string { return s.Addrs()[0].String() }
@@ -66,7 +84,11 @@ type stream struct {
 // connect opens a stream and reads its welcome.
 func connect(t testing.TB, s *Server, uid string) *stream {
 	t.Helper()
-	c := dial(t, s)
+	return connectOver(t, dial(t, s), uid)
+}
+
+func connectOver(t testing.TB, c net.Conn, uid string) *stream {
+	t.Helper()
 	fmt.Fprintf(c, "GET /test/%s HTTP/1.1\r\nHost: halley\r\n\r\n", uid)
 	st := readHead(t, c)
 	if st.resp.StatusCode != http.StatusOK {

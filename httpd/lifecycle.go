@@ -12,19 +12,20 @@ import (
 // onAccept gives a new connection a slot. Beyond the limit of connections a
 // few more are taken in, to be told so; the rest are closed at once.
 func (l *loop) onAccept() (uint32, bool) {
+	l.count.opened.add(1)
 	slot, ok := none, false
-	if !l.draining || l.now() < l.drainAt {
+	open := l.server.open.Add(1)
+	if open <= int64(l.server.maxOpen+overflowSlots) && (!l.draining || l.now() < l.drainAt) {
 		slot, ok = l.slots.take()
 	}
 	if !ok {
-		l.count.opened.add(1)
+		l.server.open.Add(-1)
 		l.count.closed[reasonRefused].add(1)
 		return none, false
 	}
 	c := &l.slots.conns[slot]
-	c.refused = l.slots.used > l.server.maxOpen
+	c.refused = open > int64(l.server.maxOpen)
 	l.headTimes.add(l.now(), slot, c.gen)
-	l.count.opened.add(1)
 	l.count.open.Store(int64(l.slots.used))
 	return slot, true
 }
@@ -69,8 +70,7 @@ func (l *loop) readHead(slot uint32, data []byte) {
 		l.heads[slot] = head
 	default:
 		delete(l.heads, slot)
-		l.request(slot, head[:end])
-		l.ignore(slot, len(head)-end)
+		l.request(slot, head[:end], len(head)-end)
 	}
 }
 
@@ -84,8 +84,16 @@ func (l *loop) tooLarge(head []byte) *answer {
 	return l.server.uriTooLong
 }
 
-// request answers a complete request head.
-func (l *loop) request(slot uint32, head []byte) {
+// opening is a stream that is to begin.
+type opening struct {
+	uid       string
+	url       string // as requested
+	transport transport
+	extra     int // bytes that came after the request head
+}
+
+// request answers a complete request head, behind which came extra bytes.
+func (l *loop) request(slot uint32, head []byte, extra int) {
 	c := &l.slots.conns[slot]
 	req, uid, answer := l.server.route(head)
 	isHead := req != nil && req.Method == http.MethodHead
@@ -98,26 +106,41 @@ func (l *loop) request(slot uint32, head []byte) {
 	}
 	if answer != nil {
 		l.answer(slot, answer, isHead, reasonAnswered)
+		l.ignore(slot, extra)
 		return
 	}
-	c.transport = transportChunked
+	o := opening{uid: uid, url: req.RequestURI, transport: transportChunked, extra: extra}
 	if !req.ProtoAtLeast(1, 1) {
-		c.transport = transportIdentity
+		o.transport = transportIdentity
 	}
-	l.count.answered(http.StatusOK)
-	l.scratch = appendStreamHead(l.scratch[:0], c.transport, l.dateLine())
-	if isHead {
+	switch owner := l.server.ownerOf(uid); {
+	case isHead:
+		c.transport = o.transport
+		l.count.answered(http.StatusOK)
+		l.scratch = appendStreamHead(l.scratch[:0], c.transport, l.dateLine())
 		l.send(slot, l.scratch)
 		l.finish(slot, reasonAnswered)
-		return
+		l.ignore(slot, extra)
+	case owner != l.index:
+		l.move(slot, l.server.loops[owner], o)
+	default:
+		l.begin(slot, o)
 	}
-	if text := l.server.welcome.text(req.RequestURI, uid); text != "" {
-		l.scratch = appendFrameHead(l.scratch, c.transport, len(text))
+}
+
+// begin begins a stream: its head and the welcome.
+func (l *loop) begin(slot uint32, o opening) {
+	l.slots.conns[slot].transport = o.transport
+	l.count.answered(http.StatusOK)
+	l.scratch = appendStreamHead(l.scratch[:0], o.transport, l.dateLine())
+	if text := l.server.welcome.text(o.url, o.uid); text != "" {
+		l.scratch = appendFrameHead(l.scratch, o.transport, len(text))
 		l.scratch = append(l.scratch, text...)
-		l.scratch = append(l.scratch, frameTail(c.transport)...)
+		l.scratch = append(l.scratch, frameTail(o.transport)...)
 	}
-	l.startStream(slot, uid)
+	l.startStream(slot, o.uid)
 	l.send(slot, l.scratch)
+	l.ignore(slot, o.extra)
 }
 
 func (l *loop) startStream(slot uint32, uid string) {
@@ -255,6 +278,7 @@ func (l *loop) onClosed(slot uint32, err error) {
 	l.count.closed[why].add(1)
 	l.slots.put(slot)
 	l.count.open.Store(int64(l.slots.used))
+	l.server.open.Add(-1)
 }
 
 // drainTicks is over how many ticks of the drain its streams are ended: the
@@ -276,8 +300,12 @@ func (l *loop) startDrain() {
 // not all come back at once. The loop is drained when nothing is open.
 func (l *loop) drain(now time.Duration) {
 	for n := 0; n < l.drainQuota && l.drainCursor < l.slots.fresh; l.drainCursor++ {
-		if s := l.slots.conns[l.drainCursor].state; s == stateStream || s == stateHead {
+		switch l.slots.conns[l.drainCursor].state {
+		case stateStream:
 			l.finish(l.drainCursor, reasonDrained)
+			n++
+		case stateHead: // its request may be on its way
+			l.answer(l.drainCursor, l.server.shutting, false, reasonDrained)
 			n++
 		}
 	}

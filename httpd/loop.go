@@ -2,6 +2,7 @@ package httpd
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -23,6 +24,8 @@ const (
 	endTimeout = 10 * time.Second
 	// overTotalLogEvery is how often --max-pending-total may log.
 	overTotalLogEvery = time.Second
+	// acceptLogEvery is how often a failing accept may log.
+	acceptLogEvery = time.Second
 	// overflowSlots are the slots beyond the limit of connections, in which a
 	// client is told that there is no room.
 	overflowSlots = 16
@@ -32,6 +35,7 @@ const (
 type loop struct {
 	// Set once.
 	server  *Server
+	index   int // of Server.loops
 	engine  engine
 	mailbox *mailbox
 	log     *slog.Logger
@@ -39,6 +43,7 @@ type loop struct {
 	slots        slots
 	users        users
 	pendings     pendings
+	arrived      []arrival         // room for the next arrivals
 	heads        map[uint32][]byte // incomplete request heads by slot
 	headTimes    deadlines
 	endTimes     deadlines
@@ -61,16 +66,24 @@ type loop struct {
 	drained      sync.Once
 	isDrained    chan struct{}
 	overTotalLog time.Duration
+	// Written by other loops.
+	arrivals arrivals
+	pulse    pulse
 	// Written by the loop, read by anyone.
 	count counters
 }
 
-func newLoop(s *Server, e engine) *loop {
+func newLoop(s *Server, index int, e engine) (*loop, error) {
+	slots, err := newSlots(s.maxOpen + overflowSlots)
+	if err != nil {
+		return nil, fmt.Errorf("slots of --max-connections %d: %w", s.opts.MaxConnections, err)
+	}
 	l := &loop{
 		server:      s,
+		index:       index,
 		engine:      e,
 		log:         s.log,
-		slots:       newSlots(s.maxOpen + overflowSlots),
+		slots:       slots,
 		users:       newUsers(),
 		heads:       map[uint32][]byte{},
 		headTimes:   deadlines{after: s.opts.HeadTimeout},
@@ -82,13 +95,14 @@ func newLoop(s *Server, e engine) *loop {
 	}
 	l.mailbox = newMailbox(s.opts.MailboxBytes, s.opts.MailboxEntries)
 	l.mailbox.wake = e.wake
-	return l
+	return l, nil
 }
 
 func (l *loop) run(up func([]net.Addr)) error {
 	err := l.engine.run(l, up)
 	l.mailbox.close()
 	l.discardBacklog()
+	l.discardArrivals()
 	return err
 }
 
@@ -101,6 +115,9 @@ func (l *loop) onWake() {
 	if l.server.closing.Load() && !l.closing {
 		l.takeLast()
 	}
+	l.pulse.at(doingArrivals)
+	l.arrive()
+	l.pulse.at(doingMessages)
 	entries := 0
 	for work := 0; work < maxTurnWork; {
 		if l.backlog == nil {
@@ -118,6 +135,7 @@ func (l *loop) onWake() {
 			l.done = append(l.done, p)
 		}
 	}
+	l.pulse.at(doingWrites)
 	l.flushTurn()
 	for i, p := range l.done {
 		l.mailbox.release(p)
@@ -132,6 +150,7 @@ func (l *loop) onWake() {
 	if l.backlog != nil {
 		l.engine.wake()
 	}
+	l.pulse.at(doingSockets)
 }
 
 // takeLast takes what the drain waits for: all that came before Shutdown, but
@@ -160,7 +179,7 @@ func (l *loop) perform(e *entry) (connections int) {
 			e.reply(connections)
 		}
 	case kindAll:
-		connections = l.deliverAll(e.body)
+		connections = l.deliverAll(e.all, e.body)
 	case kindClose:
 		connections = l.closeUser(e.id, e.name, e.body)
 	}
@@ -169,7 +188,7 @@ func (l *loop) perform(e *entry) (connections int) {
 
 // deliver hands body to every connection of a uid and returns their number.
 func (l *loop) deliver(id int64, name, body []byte) int {
-	slot := l.users.find(id, name)
+	slot := l.users.find(l.slots.conns, id, name)
 	if slot == none {
 		l.discardUnknown(1)
 		return 0
@@ -193,22 +212,23 @@ func (l *loop) deliver(id int64, name, body []byte) int {
 	return len(l.targets)
 }
 
-func (l *loop) deliverAll(body []byte) int {
-	if l.count.streams.Load() == 0 {
-		l.discardUnknown(1)
-		return 0
-	}
-	if !l.fits(body) {
-		return 0
-	}
+func (l *loop) deliverAll(b *broadcast, body []byte) int {
 	n := 0
+	switch {
+	case l.count.streams.Load() == 0:
+		l.server.enterAll(b, 0)
+		return 0
+	case !l.fits(body):
+		l.server.enterAll(b, 1)
+		return 0
+	}
 	for slot := range l.slots.fresh {
 		if l.slots.conns[slot].state == stateStream {
 			l.queue(slot, body)
 			n++
 		}
 	}
-	l.count.copied.add(uint64(n - 1)) // no stream ends before the first is queued
+	l.server.enterAll(b, n)
 	return n
 }
 
@@ -231,7 +251,7 @@ func (l *loop) fits(body []byte) bool {
 }
 
 func (l *loop) closeUser(id int64, name, why []byte) (n int) {
-	for slot := l.users.find(id, name); slot != none; {
+	for slot := l.users.find(l.slots.conns, id, name); slot != none; {
 		next := l.slots.conns[slot].next
 		if l.debug() {
 			l.log.Debug("connection is closed on request", "uid", l.users.spell(&l.slots.conns[slot]), "reason", string(why))
@@ -266,8 +286,21 @@ func (l *loop) discardPart(p *part) {
 	l.server.finishUnread(p)
 }
 
+// onAcceptFailed counts, and tells the operator, at most once a second.
+func (l *loop) onAcceptFailed(err error) []byte {
+	l.count.acceptErrors.add(1)
+	now, last := int64(time.Since(l.server.start)), l.server.acceptLog.Load()
+	if (last == 0 || now-last > int64(acceptLogEvery)) && l.server.acceptLog.CompareAndSwap(last, now) { // one line for all loops
+		l.log.Warn("clients cannot be accepted, they are told 503 or wait", "err", err, "connections", l.server.open.Load())
+	}
+	return l.server.full.append(l.scratch[:0], l.dateLine(), false)
+}
+
 // onTick looks after what waits for time.
 func (l *loop) onTick() {
+	l.pulse.tick.Store(int64(time.Since(l.server.start)))
+	l.pulse.at(doingTicks)
+	defer l.pulse.at(doingSockets)
 	now := l.now()
 	l.expire(now, &l.headTimes, stateHead, func(slot uint32) {
 		l.answer(slot, l.server.headTooLate, false, reasonTimeout)

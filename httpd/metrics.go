@@ -30,6 +30,7 @@ var (
 	descCopied         = desc("messages_copied_total", "Deliveries beyond the first of a message that went to several connections.")
 	descWritten        = desc("messages_written_total", "Deliveries whose last byte the socket has taken.")
 	descDiscarded      = desc("messages_discarded_total", "Messages and deliveries that were not written.", "reason")
+	descAcceptErrors   = desc("accept_errors_total", "Times that clients could not be accepted, for want of descriptors or memory.")
 	descOpened         = desc("connections_opened_total", "Client sockets accepted.")
 	descClosed         = desc("connections_closed_total", "Client sockets closed.", "reason")
 	descRequests       = desc("requests_total", "Requests answered.", "code")
@@ -60,6 +61,7 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descCopied, st.Copied)
 	count(descWritten, st.Written)
 	count(descOpened, st.Opened)
+	count(descAcceptErrors, st.AcceptErrors)
 	count(descBytesWritten, st.BytesWritten)
 	count(descWrites, st.Writes)
 	for why, n := range st.Discarded {

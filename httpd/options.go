@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
@@ -29,6 +30,16 @@ const (
 	UIDsInteger UIDPolicy = "integer"
 )
 
+// EngineName says what drives the sockets.
+type EngineName string
+
+const (
+	// EngineEpoll is Halley's own for Linux, as many loops as wanted.
+	EngineEpoll EngineName = "epoll"
+	// EngineEvio is github.com/tidwall/evio, on every Unix, one loop.
+	EngineEvio EngineName = "evio"
+)
+
 // DefaultMaxConnections is the number of slots: 17 source addresses of 65,536
 // ports each, the size of the articles' test.
 const DefaultMaxConnections = 17 * 65536
@@ -38,6 +49,13 @@ type Options struct {
 	// Listen has the addresses of the front (--listen), "host:port"; port 0
 	// takes any free one.
 	Listen []string
+	// Engine drives the sockets (--engine).
+	Engine EngineName
+	// Loops share the connections (--loops). 0: as many as the engine has use for, which
+	// is one for evio and one a core for epoll.
+	Loops int
+	// Pin ties each loop of epoll to a core (--pin).
+	Pin bool
 	// Path is the stream's URL (--path); it has {uid} as a whole segment.
 	Path string
 	// UIDs and MaxUID limit who may connect (--uids, --max-uid). MaxUID 0: no limit.
@@ -80,6 +98,9 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
+// maxLoops is more than machines have cores.
+const maxLoops = 1024
+
 // maxKeepAlive is the kernel's bound, MAX_TCP_KEEPIDLE seconds (include/net/tcp.h).
 const maxKeepAlive = 32767 * time.Second
 
@@ -87,6 +108,7 @@ const maxKeepAlive = 32767 * time.Second
 func DefaultOptions() Options {
 	return Options{
 		Listen:          []string{"127.0.0.1:8000"},
+		Engine:          DefaultEngine,
 		Path:            "/test/{uid}",
 		UIDs:            UIDsAny,
 		Welcome:         "Welcome, Url: '{url}' Id: {uid}\n",
@@ -118,6 +140,15 @@ func (o *Options) Validate() error {
 	}
 	if _, err := parsePath(o.Path); err != nil {
 		bad("--path %q %w", o.Path, err)
+	}
+	if !slices.Contains(Engines, o.Engine) {
+		bad("--engine %q must be one of %v on this system", o.Engine, Engines)
+	}
+	if o.Loops < 0 || o.Loops > maxLoops {
+		bad("--loops %d must be from 1 to %d", o.Loops, maxLoops)
+	}
+	if o.Engine == EngineEvio && (o.Loops > 1 || o.Pin) {
+		bad("--engine evio has one loop and does not pin it: leave --loops and --pin out, or take epoll, on Linux")
 	}
 	if o.UIDs != UIDsAny && o.UIDs != UIDsInteger {
 		bad("--uids %q must be any or integer", o.UIDs)

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
+	"math/bits"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,13 +25,19 @@ type Server struct {
 	maxOpen         int // connections: slots, or descriptors less a reserve
 	maxPendingTotal int64
 	loops           []*loop
+	front           *front // of the epoll engine
+	seed            maphash.Seed
 	addrs           []net.Addr
+	start           time.Time // the server's clock
+	unwatch         chan struct{}
 
 	unknownUID, badMethod, uidTooHigh, full, shutting *answer
 	headTooLarge, uriTooLong, headTooLate             *answer
 
 	// Read and written by anyone.
 	closing       atomic.Bool
+	acceptLog     atomic.Int64 // when a failing accept was last logged, on the server's clock
+	open          atomic.Int64 // connections, those on their way between loops included
 	received      atomic.Uint64
 	copied        atomic.Uint64
 	discarded     [numDiscards]atomic.Uint64
@@ -36,6 +45,7 @@ type Server struct {
 	deliveries    sync.Pool    // of *delivery
 	parts         sync.Pool    // of *part
 	running       sync.WaitGroup
+	closeOnce     sync.Once
 	failed        chan error // what ended a loop that was not told to end
 }
 
@@ -44,7 +54,7 @@ func New(o Options) (*Server, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{opts: o, log: o.Logger, welcome: parseWelcome(o.Welcome), failed: make(chan error, 1)}
+	s := &Server{opts: o, log: o.Logger, welcome: parseWelcome(o.Welcome), failed: make(chan error, 1), start: time.Now(), unwatch: make(chan struct{})}
 	s.path, _ = parsePath(o.Path)
 	s.makeAnswers()
 	files, err := raiseOpenFiles()
@@ -64,17 +74,57 @@ func New(o Options) (*Server, error) {
 	} else {
 		s.log.Info("capacity", attrs...)
 	}
-	s.loops = []*loop{newLoop(s, newEvio(o))}
-	return s, nil
+	return s, s.makeLoops()
+}
+
+// makeLoops makes the loops, each with its share of what is bounded for all.
+func (s *Server) makeLoops() error {
+	o := &s.opts
+	s.seed = maphash.MakeSeed()
+	s.front = &front{listen: o.Listen}
+	n := 1
+	if o.Engine == EngineEpoll {
+		if n = o.Loops; n == 0 {
+			n = runtime.GOMAXPROCS(0)
+		}
+	}
+	s.maxPendingTotal /= int64(n)
+	for i := range n {
+		e, err := s.newEngine(i)
+		if err != nil {
+			return err
+		}
+		l, err := newLoop(s, i, e)
+		if err != nil {
+			return err
+		}
+		s.loops = append(s.loops, l)
+	}
+	return nil
+}
+
+func (s *Server) newEngine(index int) (engine, error) {
+	if s.opts.Engine != EngineEpoll {
+		return newEvio(s.opts), nil
+	}
+	core := -1
+	if s.opts.Pin {
+		core = index % runtime.NumCPU()
+	}
+	return newEpoll(s.front, s.maxOpen+overflowSlots, s.opts.KeepAlive, core)
 }
 
 // Start listens and serves until Close. It returns when every address is up.
 func (s *Server) Start() error {
 	up := make(chan []net.Addr, len(s.loops))
 	for _, l := range s.loops {
+		l.pulse.tick.Store(int64(time.Since(s.start)))
 		s.running.Go(func() {
 			if err := l.run(func(addrs []net.Addr) { up <- addrs }); err != nil {
-				s.failed <- err
+				select {
+				case s.failed <- err:
+				default: // another loop has told
+				}
 			}
 		})
 	}
@@ -86,6 +136,7 @@ func (s *Server) Start() error {
 			return err
 		}
 	}
+	s.running.Go(func() { s.watch(s.unwatch) })
 	return nil
 }
 
@@ -106,12 +157,31 @@ func (s *Server) Ready() error {
 			return errors.New("clients are not being accepted")
 		}
 	}
-	return nil
+	return s.stallError()
 }
 
-// owner is the loop that owns a uid.
-func (s *Server) owner(_ int64, _ []byte) int {
-	return 0 // evio has one loop
+// owner is the loop that owns a uid: the integer id if name is nil.
+func (s *Server) owner(id int64, name []byte) int {
+	if len(s.loops) == 1 {
+		return 0
+	}
+	if name != nil {
+		n, ok := parseInteger(name)
+		if !ok {
+			return spread(maphash.Bytes(s.seed, name), len(s.loops))
+		}
+		id = n
+	}
+	return spread(uint64(id)*0x9e3779b97f4a7c15, len(s.loops)) // 2^64 / golden ratio: neighbours part
+}
+
+// ownerOf is owner for a uid as a URL has it.
+func (s *Server) ownerOf(uid string) int { return s.owner(0, []byte(uid)) }
+
+// spread maps a hash to one of n.
+func spread(hash uint64, n int) int {
+	hi, _ := bits.Mul64(hash, uint64(n))
+	return int(hi)
 }
 
 // Shutdown refuses new clients and ends the streams cleanly, spread over
@@ -138,9 +208,14 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // or what they flush from now on is discarded.
 func (s *Server) Close() {
 	s.closing.Store(true)
+	s.closeOnce.Do(func() { close(s.unwatch) })
 	for _, l := range s.loops {
 		l.mailbox.close()
 		l.engine.stop()
 	}
 	s.running.Wait()
+	s.front.close()
+	for _, l := range s.loops {
+		l.slots.room.free()
+	}
 }

@@ -44,13 +44,17 @@ type conn struct {
 // slots is the preallocated array. Slots are given out from the lowest unused
 // one, and freed ones first, so that only pages in use become resident.
 type slots struct {
-	conns []conn
+	room  mapped[conn]
+	conns []conn // all of it
 	free  uint32 // first of the freed slots
 	fresh uint32 // slots from here on were never used
 	used  int
 }
 
-func newSlots(n int) slots { return slots{conns: make([]conn, n), free: none} }
+func newSlots(n int) (slots, error) {
+	room, err := newMapped[conn](n)
+	return slots{room: room, conns: room.all, free: none}, err
+}
 
 // take returns a slot in stateHead, or false if all are in use.
 func (s *slots) take() (uint32, bool) {

@@ -23,7 +23,7 @@ func TestConn_Size(t *testing.T) {
 }
 
 func TestSlots_ReuseRaisesGeneration(t *testing.T) {
-	s := newSlots(2)
+	s := testSlots(t, 2)
 	a, _ := s.take()
 	b, _ := s.take()
 	if _, ok := s.take(); ok {
@@ -84,7 +84,7 @@ func TestParseInteger(t *testing.T) {
 // TestUsers_LikeAMap checks the table against plain maps of slices.
 func TestUsers_LikeAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s, u := newSlots(64), newUsers()
+		s, u := testSlots(t, 64), newUsers()
 		model := map[string][]uint32{} // newest first
 		uids := []string{"1", "2", "9223372036854775807", "alice", "01", "0", "bob"}
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
@@ -109,7 +109,7 @@ func TestUsers_LikeAMap(t *testing.T) {
 			}
 			for _, uid := range uids {
 				var got []uint32
-				for slot := u.find(0, []byte(uid)); slot != none; slot = s.conns[slot].next {
+				for slot := u.find(s.conns, 0, []byte(uid)); slot != none; slot = s.conns[slot].next {
 					got = append(got, slot)
 				}
 				if fmt.Sprint(got) != fmt.Sprint(model[uid]) {
@@ -121,13 +121,26 @@ func TestUsers_LikeAMap(t *testing.T) {
 }
 
 func TestUsers_IntegerAndItsSpellingAreOne(t *testing.T) {
-	s, u := newSlots(1), newUsers()
+	s, u := testSlots(t, 1), newUsers()
 	slot, _ := s.take()
 	u.add(s.conns, slot, "123")
-	if u.find(123, nil) != slot || u.find(0, []byte("123")) != slot {
+	if u.find(s.conns, 123, nil) != slot || u.find(s.conns, 0, []byte("123")) != slot {
 		t.Error("123 and <<\"123\">> are not the same uid")
 	}
-	if u.find(0, []byte("0123")) != none {
+	if u.find(s.conns, 0, []byte("0123")) != none {
 		t.Error("0123 found 123")
 	}
+}
+
+// testSlots are n slots, given back at the end.
+func testSlots(t interface {
+	Fatal(...any)
+	Cleanup(func())
+}, n int) slots {
+	s, err := newSlots(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.room.free)
+	return s
 }

@@ -20,7 +20,12 @@ func setSocketOptions(fd int, keepAlive time.Duration) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, idle)
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, max(1, idle/3))
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 2*idle*1000)
+	setUserTimeout(fd, keepAlive)
+}
+
+// setUserTimeout is the one of them that a socket does not inherit from its listener.
+func setUserTimeout(fd int, keepAlive time.Duration) {
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 2*max(1000, int(keepAlive/time.Millisecond)))
 }
 
 // socketWriter writes to sockets; it keeps the room for the system call's

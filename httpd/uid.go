@@ -25,10 +25,10 @@ func parseInteger(b []byte) (int64, bool) {
 	return int64(n), true
 }
 
-// users finds the connections of a uid. Integer uids go through a map without
+// users finds the connections of a uid. Integer uids go through a table without
 // pointers, which the collector does not read; binary ones have an entry each.
 type users struct {
-	ints  map[uint64]uint32 // integer uid → its newest connection's slot
+	ints  uidTable
 	names map[string]uint32 // binary uid → index into named
 	named []namedUser
 	free  []uint32 // unused entries of named
@@ -40,12 +40,12 @@ type namedUser struct {
 }
 
 func newUsers() users {
-	return users{ints: map[uint64]uint32{}, names: map[string]uint32{}}
+	return users{names: map[string]uint32{}}
 }
 
 // find returns the newest connection of a uid, or none; name nil means the
 // integer id. A binary that spells an integer is that integer.
-func (u *users) find(id int64, name []byte) uint32 {
+func (u *users) find(conns []conn, id int64, name []byte) uint32 {
 	if name != nil {
 		n, ok := parseInteger(name)
 		if !ok {
@@ -57,10 +57,7 @@ func (u *users) find(id int64, name []byte) uint32 {
 		}
 		id = n
 	}
-	if slot, ok := u.ints[uint64(id)]; ok {
-		return slot
-	}
-	return none
+	return u.ints.find(conns, uint64(id))
 }
 
 // add makes slot the newest connection of the uid that name spells.
@@ -68,11 +65,9 @@ func (u *users) add(conns []conn, slot uint32, name string) {
 	c := &conns[slot]
 	first := none
 	if id, ok := parseInteger([]byte(name)); ok {
+		first = u.ints.find(conns, uint64(id))
 		c.uid = uint64(id)
-		if s, ok := u.ints[c.uid]; ok {
-			first = s
-		}
-		u.ints[c.uid] = slot
+		u.ints.set(conns, slot)
 	} else {
 		i, ok := u.names[name]
 		if !ok {
@@ -117,9 +112,9 @@ func (u *users) remove(conns []conn, slot uint32) {
 			u.free = append(u.free, uint32(c.uid))
 		}
 	case c.next == none:
-		delete(u.ints, c.uid)
+		u.ints.remove(conns, c.uid)
 	default:
-		u.ints[c.uid] = c.next
+		u.ints.set(conns, c.next)
 	}
 	c.next, c.prev = none, none
 }
@@ -133,4 +128,4 @@ func (u *users) spell(c *conn) string {
 }
 
 // count is how many uids have a connection.
-func (u *users) count() int { return len(u.ints) + len(u.names) }
+func (u *users) count() int { return u.ints.n + len(u.names) }

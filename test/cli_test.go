@@ -79,7 +79,7 @@ func TestCLI_WrongValues(t *testing.T) {
 	for _, flag := range []string{"name=x", "name=a b@c", "connect=x", "connect=halley@localhost", "register=", "register=net_kernel",
 		"listen=nonsense", "path=/x", "path=x/{uid}", "path=/{uid}x", "uids=some", "max-uid=-1", "max-uid=x", "welcome={id}",
 		"max-connections=0", "max-per-uid=-1", "max-pending=lots", "max-pending=0", "max-pending=-1", "max-pending-total=1TB",
-		"max-packet=1", "max-packet=4GiB", "slow=maybe", "drain=soon", "drain=-1s", "keep-alive=0s", "keep-alive=10h", "epmd=x", "epmd=localhost:0",
+		"max-packet=1", "max-packet=4GiB", "slow=maybe", "drain=soon", "drain=-1s", "keep-alive=0s", "keep-alive=10h", "engine=kqueue", "loops=-1", "loops=5000", "pin=maybe", "epmd=x", "epmd=localhost:0",
 		"net-ticktime=1", "net-ticktime=1ms", "dist-listen=localhost:x", "log-level=loud", "log-format=xml"} {
 		t.Run(flag, func(t *testing.T) {
 			name, _, _ := strings.Cut(flag, "=")
@@ -99,7 +99,7 @@ func TestCLI_Help(t *testing.T) {
 	_, out := command{args: []string{"serve", "--help"}, env: []string{"HALLEY_COOKIE=" + testCookie}}.run(t)
 	for _, flag := range []string{"name", "cookie", "cookie-file", "connect", "register", "dist-listen", "epmd", "net-ticktime",
 		"listen", "path", "uids", "max-uid", "max-connections", "max-pending", "max-pending-total", "slow", "max-per-uid",
-		"max-packet", "welcome", "admin", "keep-alive", "drain", "log-level", "log-format", "config"} {
+		"max-packet", "welcome", "admin", "engine", "loops", "pin", "keep-alive", "drain", "log-level", "log-format", "config"} {
 		variable := "$HALLEY_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 		if !regexp.MustCompile(`(?m)^ +--` + flag + `\b.*` + regexp.QuoteMeta(variable) + `\b`).MatchString(out) {
 			t.Errorf("no --%s with %s", flag, variable)

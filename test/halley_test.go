@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -90,7 +91,7 @@ func startHalley(t *testing.T, o halleyOptions) *halley {
 		o.cookie = testCookie
 	}
 	args := append([]string{halleyBin, "serve", "--name", o.name, "--cookie-file", cookieFile(t, o.cookie),
-		"--epmd", fmt.Sprintf("127.0.0.1:%d", o.epmd), "--listen", o.listen, "--admin", "127.0.0.1:0"}, o.args...)
+		"--epmd", fmt.Sprintf("127.0.0.1:%d", o.epmd), "--listen", o.listen, "--admin", "127.0.0.1:0"}, append(engineFlags(), o.args...)...)
 	if o.files != 0 {
 		need(t, "bash")
 		args = append([]string{"bash", "-c", fmt.Sprintf(`ulimit -n %d; exec "$@"`, o.files), "bash"}, args...)
@@ -98,6 +99,20 @@ func startHalley(t *testing.T, o halleyOptions) *halley {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = cleanEnv(append(o.env, "HOME="+t.TempDir())...)
 	return runHalley(t, o.name, cmd)
+}
+
+// engineFlags are what HALLEY_TEST_ENGINE says: an engine, and after a slash a number of
+// loops. The tests pass with each.
+func engineFlags() []string {
+	engine, loops, found := strings.Cut(os.Getenv("HALLEY_TEST_ENGINE"), "/")
+	var flags []string
+	if engine != "" {
+		flags = append(flags, "--engine", engine)
+	}
+	if found {
+		flags = append(flags, "--loops", loops)
+	}
+	return flags
 }
 
 // runHalley starts a command that is `halley serve` and waits until it is ready.
