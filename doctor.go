@@ -13,7 +13,8 @@ import (
 
 const doctorHelp = `Reads what so many connections need of this machine and says what is enough, what
 is not, why, and what to type to mend it. Changes nothing. docs/tuning.md explains
-each value. Exits with 0 when nothing is too low, with 1 when something is.
+each value. Exits with 0 when nothing is too low, with 1 when something is;
+with --sysctl and --systemd with 0.
 
 Examples:
 

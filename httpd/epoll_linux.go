@@ -93,6 +93,7 @@ func newEpoll(f *front, slots int, keepAlive time.Duration, core int) (*epollEng
 
 func (e *epollEngine) run(h engineHandler, up func([]net.Addr)) error {
 	e.handler = h
+	defer e.room.free()
 	if e.core >= 0 {
 		if err := pin(e.core); err != nil {
 			return err
@@ -124,7 +125,6 @@ func (e *epollEngine) run(h engineHandler, up func([]net.Addr)) error {
 	e.isServing.Store(false)
 	close(e.drained)
 	e.closeAll()
-	e.room.free()
 	return nil
 }
 

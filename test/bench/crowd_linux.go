@@ -12,7 +12,6 @@ import (
 // crowd is a number of open streams that read and check what comes.
 type crowd struct {
 	client *flood.Client
-	n      int
 	took   time.Duration // to open them all
 	end    context.CancelFunc
 	done   chan struct{}
@@ -33,7 +32,7 @@ func gather(ctx context.Context, url string, n, first, last int, stalled bool) (
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	c := &crowd{client: client, n: n, end: cancel, done: make(chan struct{})}
+	c := &crowd{client: client, end: cancel, done: make(chan struct{})}
 	start, connected := time.Now(), make(chan struct{})
 	go func() {
 		defer close(c.done)

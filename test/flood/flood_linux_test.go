@@ -107,6 +107,26 @@ func TestRun_ChurnAndStall(t *testing.T) {
 	}
 }
 
+// A server that accepts and never answers is given up.
+func TestClient_NoAnswer(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // the system accepts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	o := testOptions("http://" + ln.Addr().String())
+	c, err := NewClient(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.patience = 100 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := c.Run(ctx, Events{}); err == nil || !strings.Contains(err.Error(), "no answer") || ctx.Err() != nil {
+		t.Errorf("%v, %v", err, ctx.Err())
+	}
+}
+
 func TestClient_Restart(t *testing.T) {
 	url, _, end := streamServer(t, 5)
 	o := testOptions(url)
