@@ -13,7 +13,7 @@
 // # Threads
 //
 // Methods of *loop, and of everything a loop owns (*slots, *users, *pendings,
-// *deadlines), run on the loop's goroutine only. Methods of *Server may be
+// *wheel), run on the loop's goroutine only. Methods of *Server may be
 // called from any goroutine. A *Feed belongs to the goroutine that fills it.
 // Between them stands the mailbox: bounded, without a lock, one wake per batch.
 //

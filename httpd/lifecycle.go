@@ -25,7 +25,7 @@ func (l *loop) onAccept() (uint32, bool) {
 	}
 	c := &l.slots.conns[slot]
 	c.refused = open > int64(l.server.maxOpen)
-	l.headTimes.add(l.now(), slot, c.gen)
+	l.wheel.set(l.slots.conns, slot, l.now(), l.server.opts.HeadTimeout)
 	l.count.open.Store(int64(l.slots.used))
 	return slot, true
 }
@@ -204,7 +204,7 @@ func (l *loop) end(slot uint32, why reason) {
 	if c.pending == 0 {
 		l.linger(slot)
 	} else {
-		l.endTimes.add(l.now(), slot, c.gen)
+		l.wheel.set(l.slots.conns, slot, l.now(), endTimeout)
 	}
 }
 
@@ -214,7 +214,7 @@ func (l *loop) linger(slot uint32) {
 	c := &l.slots.conns[slot]
 	c.state = stateLinger
 	l.engine.closeWrite(slot)
-	l.lingerTimes.add(l.now(), slot, c.gen)
+	l.wheel.set(l.slots.conns, slot, l.now(), lingerTimeout)
 }
 
 // leave takes a connection from the streams that messages reach.
@@ -230,6 +230,7 @@ func (l *loop) leave(slot uint32) {
 	case stateHead:
 		delete(l.heads, slot)
 	}
+	l.wheel.unset(l.slots.conns, slot)
 }
 
 // close ends a connection at once. What still waits for it is discarded.

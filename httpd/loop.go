@@ -13,9 +13,9 @@ const (
 	// maxTurnWork is how many messages, and connections that they go to, a turn
 	// takes before the sockets are looked after again. Only a single message to
 	// all can be more.
-	maxTurnWork = 16384
+	maxTurnWork = 8192
 	// maxFrags is how many frames a turn collects before it writes them.
-	maxFrags = 4096
+	maxFrags = 8192
 	// maxIgnoredBytes is what a client may send after its request head.
 	maxIgnoredBytes = 64 << 10
 	// lingerTimeout is how long a client may take to close after the last byte.
@@ -45,9 +45,7 @@ type loop struct {
 	pendings     pendings
 	arrived      []arrival         // room for the next arrivals
 	heads        map[uint32][]byte // incomplete request heads by slot
-	headTimes    deadlines
-	endTimes     deadlines
-	lingerTimes  deadlines
+	wheel        *wheel            // one time for each connection: its state says which
 	out          output
 	backlog      *part // taken from the mailbox, not yet worked on
 	backlogAt    int   // entries of the first of them that are
@@ -79,19 +77,17 @@ func newLoop(s *Server, index int, e engine) (*loop, error) {
 		return nil, fmt.Errorf("slots of --max-connections %d: %w", s.opts.MaxConnections, err)
 	}
 	l := &loop{
-		server:      s,
-		index:       index,
-		engine:      e,
-		log:         s.log,
-		slots:       slots,
-		users:       newUsers(),
-		heads:       map[uint32][]byte{},
-		headTimes:   deadlines{after: s.opts.HeadTimeout},
-		endTimes:    deadlines{after: endTimeout},
-		lingerTimes: deadlines{after: lingerTimeout},
-		out:         newOutput(),
-		start:       time.Now(),
-		isDrained:   make(chan struct{}),
+		server:    s,
+		index:     index,
+		engine:    e,
+		log:       s.log,
+		slots:     slots,
+		users:     newUsers(),
+		heads:     map[uint32][]byte{},
+		wheel:     newWheel(),
+		out:       newOutput(),
+		start:     time.Now(),
+		isDrained: make(chan struct{}),
 	}
 	l.mailbox = newMailbox(s.opts.MailboxBytes, s.opts.MailboxEntries)
 	l.mailbox.wake = e.wake
@@ -302,11 +298,7 @@ func (l *loop) onTick() {
 	l.pulse.at(doingTicks)
 	defer l.pulse.at(doingSockets)
 	now := l.now()
-	l.expire(now, &l.headTimes, stateHead, func(slot uint32) {
-		l.answer(slot, l.server.headTooLate, false, reasonTimeout)
-	})
-	l.expire(now, &l.endTimes, stateEnding, func(slot uint32) { l.close(slot, reasonSlow, true) })
-	l.expire(now, &l.lingerTimes, stateLinger, func(slot uint32) { l.close(slot, l.slots.conns[slot].reason, false) })
+	l.expire(now)
 	if l.draining {
 		l.drain(now)
 	}
@@ -317,15 +309,20 @@ func (l *loop) onTick() {
 // debug guards what is logged of single connections.
 func (l *loop) debug() bool { return l.log.Enabled(context.Background(), slog.LevelDebug) }
 
-// expire calls f for the connections that are still in state when their time is up.
-func (l *loop) expire(now time.Duration, times *deadlines, in state, f func(slot uint32)) {
+// expire ends the connections whose time is over.
+func (l *loop) expire(now time.Duration) {
 	for {
-		d, ok := times.expired(now)
+		slot, ok := l.wheel.expired(l.slots.conns, now)
 		if !ok {
 			return
 		}
-		if c := &l.slots.conns[d.slot]; c.gen == d.gen && c.state == in {
-			f(d.slot)
+		switch c := &l.slots.conns[slot]; c.state {
+		case stateHead:
+			l.answer(slot, l.server.headTooLate, false, reasonTimeout)
+		case stateEnding:
+			l.close(slot, reasonSlow, true)
+		case stateLinger:
+			l.close(slot, c.reason, false)
 		}
 	}
 }

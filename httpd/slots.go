@@ -1,7 +1,5 @@
 package httpd
 
-import "time"
-
 const (
 	// maxSlots keeps slot numbers, and the slots beyond MaxConnections that
 	// only answer 503, below 2^27.
@@ -38,6 +36,9 @@ type conn struct {
 	pending   uint32 // 1 + index into the loop's pendings; 0: nothing waits
 	firstFrag uint32 // 1 + index into the turn's frags; 0: none
 	lastFrag  uint32
+	due       uint32 // the tick of the wheel at which its time is over; 0: it waits for none
+	later     uint32 // the wheel's connections of one bucket
+	earlier   uint32
 	reason    reason // why it ends; set once, with state
 }
 
@@ -80,45 +81,4 @@ func (s *slots) put(slot uint32) {
 	*c = conn{gen: c.gen + 1, next: s.free}
 	s.free = slot
 	s.used--
-}
-
-// maxKeptDeadlines is the size of an empty queue that is kept.
-const maxKeptDeadlines = 4096
-
-// deadlines is a queue of connections with one and the same time allowed, so
-// that the order of entry is the order of expiry. Entries of connections that
-// got on in time are found stale when they come up.
-type deadlines struct {
-	after time.Duration
-	queue []deadline
-	head  int
-}
-
-type deadline struct {
-	at   time.Duration // on the loop's clock
-	slot uint32
-	gen  uint32
-}
-
-func (d *deadlines) add(now time.Duration, slot, gen uint32) {
-	if d.head > 1024 && d.head > len(d.queue)/2 {
-		n := copy(d.queue, d.queue[d.head:])
-		d.queue, d.head = d.queue[:n], 0
-	}
-	d.queue = append(d.queue, deadline{now + d.after, slot, gen})
-}
-
-// expired returns the next entry whose time has come.
-func (d *deadlines) expired(now time.Duration) (deadline, bool) {
-	if d.head == len(d.queue) {
-		if d.queue, d.head = d.queue[:0], 0; cap(d.queue) > maxKeptDeadlines {
-			d.queue = nil // a wave of connects does not stay in memory
-		}
-		return deadline{}, false
-	}
-	if e := d.queue[d.head]; e.at <= now {
-		d.head++
-		return e, true
-	}
-	return deadline{}, false
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"reflect"
 	"testing"
-	"time"
 	"unsafe"
 
 	"pgregory.net/rapid"
@@ -40,27 +39,6 @@ func TestSlots_ReuseRaisesGeneration(t *testing.T) {
 	}
 	if s.used != 2 {
 		t.Errorf("used %d, want 2", s.used)
-	}
-}
-
-func TestDeadlines_InOrderAndOnce(t *testing.T) {
-	d := deadlines{after: time.Second}
-	for i := range uint32(5000) {
-		d.add(time.Duration(i)*time.Millisecond, i, 7)
-	}
-	for i := range uint32(5000) {
-		at := time.Second + time.Duration(i)*time.Millisecond
-		if _, ok := d.expired(at - 1); ok {
-			t.Fatalf("%d expired too early", i)
-		}
-		e, ok := d.expired(at)
-		if !ok || e.slot != i || e.gen != 7 {
-			t.Fatalf("got %+v, %v, want slot %d", e, ok, i)
-		}
-		if i%2 == 0 {
-			d.add(at, i, 8)
-			d.queue = d.queue[:len(d.queue)-1]
-		}
 	}
 }
 
