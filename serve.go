@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -129,6 +130,7 @@ func (s *service) start(ctx context.Context, node cnode.Options, front httpd.Opt
 	if s.front, err = httpd.New(front); err != nil {
 		return err
 	}
+	spareProcessor(s.front.Loops())
 	if err = s.front.Start(); err != nil {
 		s.front = nil
 		return err
@@ -151,6 +153,15 @@ func (s *service) start(ctx context.Context, node cnode.Options, front httpd.Opt
 	}
 	s.log.Info("ready", "node", node.Name)
 	return nil
+}
+
+// spareProcessor lets Go run a goroutine more at a time than there are loops. A loop does
+// not tell Go's scheduler of its writes, and holds its processor while it has work: the
+// readers, who bring it, need another. What an operator sets stays.
+func spareProcessor(loops int) {
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) <= loops {
+		runtime.GOMAXPROCS(loops + 1)
+	}
 }
 
 // ready tells why this Halley should get no clients.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,7 +17,13 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain lets the tests' own goroutines run beside loops that never wait, as serve does.
+func TestMain(m *testing.M) {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(5)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // testServer starts a server on any free port; change may adapt its options.
 func testServer(t testing.TB, change func(*Options)) *Server {

@@ -144,6 +144,9 @@ func (s *Server) Start() error {
 // use then.
 func (s *Server) Failed() <-chan error { return s.failed }
 
+// Loops is how many loops there are.
+func (s *Server) Loops() int { return len(s.loops) }
+
 // Addrs are the addresses listened on, in the order of Options.Listen.
 func (s *Server) Addrs() []net.Addr { return s.addrs }
 
