@@ -37,7 +37,7 @@ func TestBench(t *testing.T) {
 
 func TestBench_Mistakes(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
-		{"--only nobody", `--only "nobody" is none of halley, halley-epoll, ceiling`},
+		{"--only nobody", `--only "nobody" is none of halley, halley-evio, ceiling`},
 		{"--rounds 0", "--rounds"},
 		{"--from /does/not/exist", "/does/not/exist"},
 	} {

@@ -147,7 +147,7 @@ func TestLimits_SilentClients(t *testing.T) {
 }
 
 // Nor do silent sockets on the other ports take the descriptors that the front's accept
-// needs: at the limit evio would end, and close every stream.
+// needs: at the limit evio would end, and close every stream, and epoll accept nobody.
 func TestLimits_SilentOnOtherPorts(t *testing.T) {
 	for _, port := range []string{"dist", "admin"} {
 		t.Run(port, func(t *testing.T) {

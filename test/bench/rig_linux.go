@@ -62,9 +62,12 @@ func (r *rig) startErl() error {
 	if err := dialFor(fmt.Sprintf("127.0.0.1:%d", r.epmd), 5*time.Second); err != nil {
 		return fmt.Errorf("epmd does not listen: %w", err)
 	}
-	// io:read needs standard input: -noshell, not -noinput.
-	r.erl = exec.Command("erl", "-noshell", "-sname", publisher, "-setcookie", r.cookie,
-		"-pa", r.dir, "-kernel", "inet_dist_use_interface", "{127,0,0,1}", "-hidden", "+zdbbl", "1024", "-s", "driver", "main")
+	// The node bounds what it queues, as docs/tuning.md advises: with the defaults a
+	// megabyte and what the kernel's socket takes, up to four more, would be the latency
+	// flat out, whatever the server. io:read needs standard input: -noshell, not -noinput.
+	r.erl = exec.Command("erl", "-noshell", "-sname", publisher, "-setcookie", r.cookie, "-pa", r.dir, "-hidden",
+		"+zdbbl", "256", "-kernel", "inet_dist_use_interface", "{127,0,0,1}",
+		"inet_dist_connect_options", "[{sndbuf,65536}]", "inet_dist_listen_options", "[{sndbuf,65536}]", "-s", "driver", "main")
 	r.erl.Env = append(cleanEnv(), r.epmdEnv(), "ERL_CRASH_DUMP=/dev/null")
 	r.erl.Stderr = r.log
 	r.erl.SysProcAttr = endWithUs()

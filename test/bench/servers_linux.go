@@ -31,8 +31,8 @@ type server struct {
 // servers are all that can be compared, Halley first: the ratios are to it.
 func servers() []server {
 	list := []server{
-		halley("halley", "Halley on evio, one loop", "--engine", "evio"),
-		halley("halley-epoll", "Halley on epoll, a loop for each core", "--engine", "epoll"),
+		halley("halley", "Halley on epoll, a loop for each core", "--engine", "epoll"),
+		halley("halley-evio", "Halley on evio, one loop", "--engine", "evio"),
 	}
 	return append(list, peerServers()...)
 }

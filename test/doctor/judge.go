@@ -14,8 +14,8 @@ const MaxConnections = 1 << 26
 
 // What one connection costs. Change them here when they are measured anew.
 const (
-	// residentBytes is Halley's memory for an idle connection: evio's structures,
-	// slot and user, at 15,000 connections (docs/architecture.md).
+	// residentBytes is Halley's memory for an idle connection: with evio, which takes
+	// the most, its structures, slot and user, at 15,000 (docs/architecture.md).
 	residentBytes = 900
 	// kernelBytes is the kernel's for one end of an idle connection: socket,
 	// file, inode, epoll's entry. Measured on Linux 6.18 (docs/tuning.md). It is
