@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -130,6 +131,7 @@ func (s *service) start(ctx context.Context, node cnode.Options, front httpd.Opt
 	if s.front, err = httpd.New(front); err != nil {
 		return err
 	}
+	collectSooner()
 	spareProcessor(s.front.Loops())
 	if err = s.front.Start(); err != nil {
 		s.front = nil
@@ -153,6 +155,16 @@ func (s *service) start(ctx context.Context, node cnode.Options, front httpd.Opt
 	}
 	s.log.Info("ready", "node", node.Name)
 	return nil
+}
+
+// collectSooner halves what the heap may grow by between two collections: Halley's is a few
+// megabytes, of which what connects leave behind is the most, and a collection takes less
+// than a millisecond. What an operator sets stays.
+func collectSooner() {
+	const percent = 50
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
 }
 
 // spareProcessor lets Go run a goroutine more at a time than there are loops. A loop does

@@ -95,7 +95,7 @@ type opening struct {
 // request answers a complete request head, behind which came extra bytes.
 func (l *loop) request(slot uint32, head []byte, extra int) {
 	c := &l.slots.conns[slot]
-	req, uid, answer := l.server.route(head)
+	req, uid, answer := l.server.route(l.headReader, head)
 	isHead := req != nil && req.Method == http.MethodHead
 	switch {
 	case answer != nil:

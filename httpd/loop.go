@@ -45,7 +45,8 @@ type loop struct {
 	pendings     pendings
 	arrived      []arrival         // room for the next arrivals
 	heads        map[uint32][]byte // incomplete request heads by slot
-	wheel        *wheel            // one time for each connection: its state says which
+	headReader   *headReader
+	wheel        *wheel // one time for each connection: its state says which
 	out          output
 	backlog      *part // taken from the mailbox, not yet worked on
 	backlogAt    int   // entries of the first of them that are
@@ -77,17 +78,18 @@ func newLoop(s *Server, index int, e engine) (*loop, error) {
 		return nil, fmt.Errorf("slots of --max-connections %d: %w", s.opts.MaxConnections, err)
 	}
 	l := &loop{
-		server:    s,
-		index:     index,
-		engine:    e,
-		log:       s.log,
-		slots:     slots,
-		users:     newUsers(),
-		heads:     map[uint32][]byte{},
-		wheel:     newWheel(),
-		out:       newOutput(),
-		start:     time.Now(),
-		isDrained: make(chan struct{}),
+		server:     s,
+		index:      index,
+		engine:     e,
+		log:        s.log,
+		slots:      slots,
+		users:      newUsers(),
+		heads:      map[uint32][]byte{},
+		headReader: newHeadReader(),
+		wheel:      newWheel(),
+		out:        newOutput(),
+		start:      time.Now(),
+		isDrained:  make(chan struct{}),
 	}
 	l.mailbox = newMailbox(s.opts.MailboxBytes, s.opts.MailboxEntries)
 	l.mailbox.wake = e.wake

@@ -73,9 +73,27 @@ func headEnd(b []byte) int {
 	}
 }
 
+// headReader reads request heads, one at a time: a kilobyte less for the collector each.
+type headReader struct {
+	head   bytes.Reader
+	buffer *bufio.Reader
+}
+
+func newHeadReader() *headReader {
+	r := &headReader{}
+	r.buffer = bufio.NewReaderSize(&r.head, 1024)
+	return r
+}
+
+func (r *headReader) read(head []byte) (*http.Request, error) {
+	r.head.Reset(head)
+	r.buffer.Reset(&r.head)
+	return http.ReadRequest(r.buffer)
+}
+
 // route decides what a request head gets: a stream for uid, or an answer.
-func (s *Server) route(head []byte) (req *http.Request, uid string, answer *answer) {
-	req, err := http.ReadRequest(bufio.NewReaderSize(bytes.NewReader(head), 1024))
+func (s *Server) route(r *headReader, head []byte) (req *http.Request, uid string, answer *answer) {
+	req, err := r.read(head)
 	if err != nil {
 		return nil, "", answerText(http.StatusBadRequest, "", "bad request: "+plain(err))
 	}

@@ -80,6 +80,7 @@ func FuzzRequest(f *testing.F) {
 	s := &Server{opts: o, welcome: parseWelcome(o.Welcome)}
 	s.path, _ = parsePath(o.Path)
 	s.makeAnswers()
+	r := newHeadReader() // one for all, as in a loop
 	f.Fuzz(func(t *testing.T, in []byte) {
 		end := headEnd(in)
 		for cut := range in {
@@ -90,7 +91,7 @@ func FuzzRequest(f *testing.F) {
 		if end == 0 || end > o.MaxHeadBytes {
 			return
 		}
-		req, uid, answer := s.route(in[:end])
+		req, uid, answer := s.route(r, in[:end])
 		var out []byte
 		if answer != nil {
 			out = answer.append(nil, appendDate(nil, time.Now()), false)
