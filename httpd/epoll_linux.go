@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -17,11 +16,11 @@ import (
 // epollEngine drives one loop with an epoll instance of its own.
 //
 // The loop never sleeps in a system call: it asks epoll without waiting, works on
-// what there is, and parks its goroutine when there is nothing. Two things wake it:
-// wake, for its mailbox, which is a Go channel and needs no system call; and the
-// watcher, a goroutine that Go's own poller wakes when the epoll instance has an
-// event. So a message from the reader of a node to the loop crosses no thread if
-// both run on one processor.
+// what there is, and parks its goroutine when there is nothing, in Go's own poller,
+// which watches the epoll instance as it does any file. So two things wake it: an event of
+// a socket, and wake, for its mailbox, which moves the file's read deadline and needs no
+// system call. A message from the reader of a node to the loop crosses no thread if both
+// run on one processor.
 //
 // Readiness is level-triggered. A socket is registered for reading; writing is
 // asked for after a short write only.
@@ -32,20 +31,22 @@ type epollEngine struct {
 	core      int // that the loop is tied to; -1: none
 	handler   engineHandler
 	epoll     int
+	file      *os.File // the epoll instance, as Go's poller sees it
 	// Written by anyone.
-	signal    chan struct{} // one token: there is work
-	drained   chan struct{} // one token: epoll had nothing more, watch it
+	signal    atomic.Bool // there is work
+	asleep    atomic.Bool // the loop is parked, or just about to be
 	stopping  atomic.Bool
 	isServing atomic.Bool
 	// Owned by the loop.
-	room    mapped[sock]
-	socks   []sock // by slot: all of room
-	gone    []gone // closed; onClosed is to be called
-	events  []unix.EpollEvent
-	buf     []byte
-	writer  socketWriter
-	accepts accepts
-	asked   bool // notifyWritable was called during the onWritable under way
+	nextTick time.Time
+	room     mapped[sock]
+	socks    []sock // by slot: all of room
+	gone     []gone // closed; onClosed is to be called
+	events   []unix.EpollEvent
+	buf      []byte
+	writer   socketWriter
+	accepts  accepts
+	asked    bool // notifyWritable was called during the onWritable under way
 }
 
 // sock is a connection's socket. gen is raised whenever the slot gets another one,
@@ -82,8 +83,6 @@ func newEpoll(f *front, slots int, keepAlive time.Duration, core int) (*epollEng
 		front:     f,
 		keepAlive: keepAlive,
 		core:      core,
-		signal:    make(chan struct{}, 1),
-		drained:   make(chan struct{}, 1),
 		room:      room,
 		socks:     room.all,
 		events:    make([]unix.EpollEvent, maxEvents),
@@ -110,22 +109,18 @@ func (e *epollEngine) run(h engineHandler, up func([]net.Addr)) error {
 		unix.Close(e.epoll)
 		return fmt.Errorf("epoll instance: %w", err)
 	}
-	watched := os.NewFile(uintptr(e.epoll), "epoll")
-	var watcher sync.WaitGroup
-	defer watcher.Wait()
-	defer watched.Close()
+	e.file = os.NewFile(uintptr(e.epoll), "epoll")
+	defer e.file.Close()
 	if err := errors.Join(e.accepts.begin(), e.listen()); err != nil {
 		return err
 	}
 	defer e.accepts.end()
-	watcher.Go(func() { e.watch(watched) })
 	e.isServing.Store(true)
 	up(addrs)
-	e.serve()
+	err = e.serve()
 	e.isServing.Store(false)
-	close(e.drained)
 	e.closeAll()
-	return nil
+	return err
 }
 
 // pin ties the goroutine to a thread, and the thread to a core. Both end together: the
@@ -140,63 +135,54 @@ func pin(core int) error {
 	return nil
 }
 
-// watch wakes the loop when its epoll instance has an event, until it is closed.
-// Then it waits until the loop has seen all there was.
-func (e *epollEngine) watch(f *os.File) {
-	conn, err := f.SyscallConn()
+// serve is the loop, until stop. Each round ends with a tick or a wake.
+func (e *epollEngine) serve() error {
+	conn, err := e.file.SyscallConn()
 	if err != nil {
-		return
+		return fmt.Errorf("epoll instance: %w", err)
 	}
+	e.nextTick = time.Now().Add(tickEvery)
 	for {
-		if err := conn.Read(readable); err != nil {
-			return
+		e.tickIfDue()
+		if err := e.file.SetReadDeadline(e.nextTick); err != nil {
+			return fmt.Errorf("epoll instance: %w", err)
 		}
-		e.wake()
-		if _, open := <-e.drained; !open {
-			return
+		// Read parks when turns returns false, and calls it again on an event.
+		if err := conn.Read(e.turns); err == nil {
+			return nil
+		} else if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("wait for events: %w", err)
 		}
 	}
 }
 
-// readable says whether a descriptor is ready, without taking anything from it.
-func readable(fd uintptr) bool {
-	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(poll, 0)
-	return n > 0 || err != nil && err != unix.EINTR
-}
-
-// serve is the loop. Each turn looks at the sockets and the mailbox once.
-func (e *epollEngine) serve() {
-	ticks := time.NewTicker(tickEvery)
-	defer ticks.Stop()
+// turns takes turns while there is work. Each looks at the sockets and the mailbox once.
+func (e *epollEngine) turns(uintptr) (stopped bool) {
+	e.asleep.Store(false)
 	for !e.stopping.Load() {
+		e.signal.Store(false)
 		n := e.poll()
 		e.handler.onWake()
 		e.bury()
-		select {
-		case <-ticks.C:
-			e.tick()
+		e.tickIfDue()
+		if n > 0 || e.signal.Load() {
 			continue
-		case <-e.signal:
-			continue
-		default:
 		}
-		if n > 0 {
-			continue // epoll may have more
+		e.asleep.Store(true)
+		if !e.signal.Load() {
+			return false
 		}
-		select { // it has not: whatever comes now is news to the watcher
-		case e.drained <- struct{}{}:
-		default:
-		}
-		select {
-		case <-ticks.C:
-			e.tick()
-		case <-e.signal:
-		}
+		e.asleep.Store(false) // it came in between
 	}
+	return true
 }
 
-func (e *epollEngine) tick() {
+func (e *epollEngine) tickIfDue() {
+	now := time.Now()
+	if now.Before(e.nextTick) {
+		return
+	}
+	e.nextTick = now.Add(tickEvery)
 	e.resumeAccepts()
 	e.handler.onTick()
 	e.bury()
@@ -269,11 +255,14 @@ func (e *epollEngine) control(op int, slot uint32, events uint32) error {
 func (e *epollEngine) serving() bool { return e.isServing.Load() }
 
 func (e *epollEngine) wake() {
-	select {
-	case e.signal <- struct{}{}:
-	default:
+	e.signal.Store(true)
+	if e.asleep.CompareAndSwap(true, false) {
+		_ = e.file.SetReadDeadline(longAgo) // the file is closed: the loop has ended
 	}
 }
+
+// longAgo is a deadline that is over.
+var longAgo = time.Unix(1, 0)
 
 func (e *epollEngine) stop() {
 	e.stopping.Store(true)

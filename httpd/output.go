@@ -11,6 +11,9 @@ const (
 	copyBelow = 1024
 	// maxBufs is how many pieces one write has at the most (IOV_MAX is 1024).
 	maxBufs = 256
+	// maxPendingWrite is what one connection may send in one go of what waits for it: the
+	// others have their turn in between.
+	maxPendingWrite = 256 << 10
 	// outputBytes is the room for what is copied into one write.
 	outputBytes = 64 << 10
 )
@@ -287,7 +290,7 @@ func (l *loop) onWritable(slot uint32) {
 		return
 	}
 	p := l.pendings.all[c.pending-1]
-	l.out.bufs = append(l.out.bufs[:0], p.buf[p.sent:])
+	l.out.bufs = append(l.out.bufs[:0], p.buf[p.sent:min(len(p.buf), p.sent+maxPendingWrite)])
 	n, err := l.engine.write(slot, l.out.bufs)
 	l.wrote(n)
 	l.pendings.bytes -= int64(n)
