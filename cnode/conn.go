@@ -69,8 +69,8 @@ const (
 
 // kernelBuffer is what the system may hold of what a peer has sent, twice as much with
 // its own overhead. Left alone it grows to megabytes, and when Halley is behind they are
-// latency. It allows 256 KiB a round trip: 250 MB a second at one millisecond.
-const kernelBuffer = 256 << 10
+// latency. It allows 128 KiB a round trip: 128 MB a second at one millisecond.
+const kernelBuffer = 128 << 10
 
 func newConn(n *Node, sock net.Conn, info peerInfo, ack []byte) *conn {
 	if tcp, ok := sock.(*net.TCPConn); ok {

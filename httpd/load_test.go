@@ -106,7 +106,7 @@ func (nullEngine) write(_ uint32, bufs [][]byte) (n int, _ error) {
 func TestShutdown_TakesAllThatCameBefore(t *testing.T) {
 	for _, before := range []int{0, 1, 64, maxBatchEntries, maxTurnWork / 2, maxTurnWork - 1, maxTurnWork, maxTurnWork + 64} {
 		o := DefaultOptions()
-		o.MaxConnections, o.Logger = 10, slog.New(slog.DiscardHandler)
+		o.MaxConnections, o.MailboxEntries, o.Logger = 10, 2*maxTurnWork, slog.New(slog.DiscardHandler)
 		s, err := New(o)
 		if err != nil {
 			t.Fatal(err)

@@ -116,7 +116,7 @@ func DefaultOptions() Options {
 		MaxPendingBytes: 64 << 10,
 		Slow:            SlowClose,
 		MailboxBytes:    8 << 20,
-		MailboxEntries:  16 << 10,
+		MailboxEntries:  8 << 10,
 		MailboxWait:     30 * time.Second,
 		HeadTimeout:     10 * time.Second,
 		MaxHeadBytes:    8 << 10,

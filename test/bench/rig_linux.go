@@ -66,7 +66,7 @@ func (r *rig) startErl() error {
 	// megabyte and what the kernel's socket takes, up to four more, would be the latency
 	// flat out, whatever the server. io:read needs standard input: -noshell, not -noinput.
 	r.erl = exec.Command("erl", "-noshell", "-sname", publisher, "-setcookie", r.cookie, "-pa", r.dir, "-hidden",
-		"+zdbbl", "256", "-kernel", "inet_dist_use_interface", "{127,0,0,1}",
+		"+zdbbl", "128", "-kernel", "inet_dist_use_interface", "{127,0,0,1}",
 		"inet_dist_connect_options", "[{sndbuf,65536}]", "inet_dist_listen_options", "[{sndbuf,65536}]", "-s", "driver", "main")
 	r.erl.Env = append(cleanEnv(), r.epmdEnv(), "ERL_CRASH_DUMP=/dev/null")
 	r.erl.Stderr = r.log
