@@ -309,7 +309,7 @@ func (j *judge) memory() {
 
 func (j *judge) processors() {
 	f := Finding{Name: "CPUs", Now: j.f.CPUs.String(), Need: "1", Verdict: OK,
-		Why: "one loop has all connections; Erlang's messages and the kernel use others"}
+		Why: "halley serve has a loop for each; the kernel needs as much again"}
 	switch {
 	case j.f.CPUQuota > 0 && j.f.CPUQuota < 1:
 		f.Now, f.Verdict = fmt.Sprintf("%.2g", j.f.CPUQuota), TooLow
