@@ -220,7 +220,7 @@ func (l *loop) appendPending(slot uint32, body, control []byte) {
 	c := &l.slots.conns[slot]
 	p := l.pendings.all[c.pending-1]
 	if control != nil {
-		p.begin(len(control), noMessage)
+		l.pendings.begin(p, len(control), noMessage)
 		p.buf = append(p.buf, control...)
 		l.pendings.bytes += int64(len(control))
 		return
@@ -241,7 +241,7 @@ func (l *loop) appendPendingFrom(slot uint32, body []byte, skip int) {
 	c := &l.slots.conns[slot]
 	p := l.pendings.all[c.pending-1]
 	size := frameSize(c.transport, len(body)) - skip
-	p.begin(size, 0)
+	l.pendings.begin(p, size, 0)
 	var room [maxChunkHead]byte
 	for _, piece := range [...][]byte{appendFrameHead(room[:0], c.transport, len(body)), body, frameTail(c.transport)} {
 		if skip >= len(piece) {

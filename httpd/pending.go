@@ -14,9 +14,7 @@ type pending struct {
 const (
 	// noMessage marks a frame that is no message: a response head, the last chunk.
 	noMessage = 1 << 31
-	// keepBytes and keepFrames are what a pending keeps of its memory when it
-	// goes back to the loop.
-	keepBytes  = 64 << 10
+	// keepFrames is what a pending keeps of its sizes when it goes back to the loop.
 	keepFrames = 1024
 	// keepPendings is how many unused ones a loop keeps.
 	keepPendings = 256
@@ -44,10 +42,15 @@ func (p *pending) messages() int {
 }
 
 // begin makes room for size more bytes of one frame; the caller appends them to buf.
-func (p *pending) begin(size int, mark uint32) {
-	if p.sent > 4096 && p.sent > len(p.buf)/2 {
-		n := copy(p.buf, p.buf[p.sent:])
-		p.buf, p.sent = p.buf[:n], 0
+func (ps *pendings) begin(p *pending, size int, mark uint32) {
+	switch waits := p.buf[p.sent:]; {
+	case len(p.buf)+size <= cap(p.buf):
+	case p.sent > cap(p.buf)/2 && len(waits)+size <= cap(p.buf):
+		p.buf, p.sent = p.buf[:copy(p.buf, waits)], 0
+	default: // a larger one also if moving up would do: that could be for each frame
+		larger := append(ps.buffers.take(max(len(waits)+size, cap(p.buf)+1)), waits...)
+		ps.buffers.put(p.buf)
+		p.buf, p.sent = larger, 0
 	}
 	if p.first > 256 && p.first > len(p.sizes)/2 {
 		n := copy(p.sizes, p.sizes[p.first:])
@@ -78,9 +81,10 @@ func (p *pending) took(n int) (messages int) {
 // pendings are a loop's: all of them, those in use by index, and the sum of
 // their bytes.
 type pendings struct {
-	all   []*pending
-	free  []uint32
-	bytes int64
+	all     []*pending
+	free    []uint32
+	bytes   int64
+	buffers buffers
 }
 
 // take returns the index of an empty pending for slot.
@@ -103,12 +107,15 @@ func (ps *pendings) take(slot uint32) uint32 {
 func (ps *pendings) put(i uint32) {
 	p := ps.all[i]
 	ps.bytes -= int64(p.bytes())
-	if cap(p.buf) > keepBytes || cap(p.sizes) > keepFrames || len(ps.free) >= keepPendings {
+	ps.buffers.put(p.buf)
+	if cap(p.sizes) > keepFrames || len(ps.free) >= keepPendings {
 		ps.all[i] = nil
 	} else {
-		*p = pending{buf: p.buf[:0], sizes: p.sizes[:0], slot: none}
+		*p = pending{sizes: p.sizes[:0], slot: none}
 	}
-	ps.free = append(ps.free, i)
+	if ps.free = append(ps.free, i); len(ps.free) == len(ps.all) && len(ps.all) > keepPendings {
+		ps.all, ps.free = nil, nil // a wave of slow clients does not stay in memory
+	}
 }
 
 // largest is the most bytes that wait for one connection.

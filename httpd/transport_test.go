@@ -57,7 +57,7 @@ func TestPending_LikeAList(t *testing.T) {
 				if message {
 					mark = 0
 				}
-				p.begin(len(frame), mark)
+				ps.begin(p, len(frame), mark)
 				p.buf = append(p.buf, frame...)
 				frames, isMessage = append(frames, frame), append(isMessage, message)
 				continue
