@@ -26,7 +26,7 @@ func main() {
 		HideHelpCommand: true,
 		Description: `Starts each server in turn, in every round, with real clients and a real Erlang node,
 and prints the medians and their ratios. A server that cannot be had is left out.
-Five rounds of all servers take about half an hour.
+Five rounds of all servers take about 40 minutes.
 
 Examples:
 
