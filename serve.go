@@ -159,7 +159,8 @@ func (s *service) start(ctx context.Context, node cnode.Options, front httpd.Opt
 
 // collectSooner halves what the heap may grow by between two collections: Halley's is a few
 // megabytes, of which what connects leave behind is the most, and a collection takes less
-// than a millisecond. What an operator sets stays.
+// than a millisecond; with a million binary uids, a hundred megabytes to look through, it
+// takes twice as much of the processor. What an operator sets stays.
 func collectSooner() {
 	const percent = 50
 	if os.Getenv("GOGC") == "" {
@@ -169,10 +170,12 @@ func collectSooner() {
 
 // spareProcessor lets Go run a goroutine more at a time than there are loops. A loop does
 // not tell Go's scheduler of its writes, and holds its processor while it has work: the
-// readers, who bring it, need another. What an operator sets stays.
+// readers, who bring it, need another. What an operator sets stays, and so does what a
+// container's quota allows: beyond it all would be made to stand still.
 func spareProcessor(loops int) {
-	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) <= loops {
-		runtime.GOMAXPROCS(loops + 1)
+	p := runtime.GOMAXPROCS(0)
+	if os.Getenv("GOMAXPROCS") == "" && p <= loops && p >= runtime.NumCPU() {
+		runtime.GOMAXPROCS(p + 1)
 	}
 }
 

@@ -42,7 +42,7 @@ func (e *epollEngine) listen() error {
 	for i, fd := range e.front.fds {
 		mark := uint32(listenerMark | i)
 		ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(mark)}
-		if err := unix.EpollCtl(e.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		if err := unix.EpollCtl(e.epoll, unix.EPOLL_CTL_ADD, fd, &ev); err != nil && err != unix.EEXIST { // a pause ended for some
 			return fmt.Errorf("epoll_ctl of the listener: %w", err)
 		}
 	}

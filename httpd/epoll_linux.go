@@ -141,6 +141,7 @@ func (e *epollEngine) serve() error {
 	if err != nil {
 		return fmt.Errorf("epoll instance: %w", err)
 	}
+	turns := e.turns // once: each method value is an allocation
 	e.nextTick = time.Now().Add(tickEvery)
 	for {
 		e.tickIfDue()
@@ -148,7 +149,7 @@ func (e *epollEngine) serve() error {
 			return fmt.Errorf("epoll instance: %w", err)
 		}
 		// Read parks when turns returns false, and calls it again on an event.
-		if err := conn.Read(e.turns); err == nil {
+		if err := conn.Read(turns); err == nil {
 			return nil
 		} else if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return fmt.Errorf("wait for events: %w", err)
@@ -159,8 +160,11 @@ func (e *epollEngine) serve() error {
 // turns takes turns while there is work. Each looks at the sockets and the mailbox once.
 func (e *epollEngine) turns(uintptr) (stopped bool) {
 	e.asleep.Store(false)
-	for !e.stopping.Load() {
-		e.signal.Store(false)
+	for {
+		e.signal.Store(false) // first: what is looked at before it could come unseen
+		if e.stopping.Load() {
+			return true
+		}
 		n := e.poll()
 		e.handler.onWake()
 		e.bury()
@@ -174,7 +178,6 @@ func (e *epollEngine) turns(uintptr) (stopped bool) {
 		}
 		e.asleep.Store(false) // it came in between
 	}
-	return true
 }
 
 func (e *epollEngine) tickIfDue() {

@@ -146,3 +146,29 @@ func TestEpoll_LeavesWhileItIsReplaced(t *testing.T) {
 	}
 	balance(t, s)
 }
+
+// TestEpoll_ListensAgain: a pause that ended for some listeners only ends for the others.
+func TestEpoll_ListensAgain(t *testing.T) {
+	s := epollServer(t, 1, func(o *Options) { o.Listen = []string{"127.0.0.1:0", "127.0.0.1:0"} })
+	e := s.loops[0].engine.(*epollEngine)
+	if err := unix.EpollCtl(e.epoll, unix.EPOLL_CTL_DEL, s.front.fds[1], nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.listen(); err != nil { // the first is listened to already
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", s.Addrs()[1].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	connectOver(t, c, "1")
+}
+
+// A body that is too large for one unseen write comes whole, and others meanwhile.
+func TestEpoll_LargeBody(t *testing.T) {
+	s := epollServer(t, 2, func(o *Options) { o.MaxPendingBytes = 64 << 20 })
+	st := connect(t, s, "1")
+	body := bytes.Repeat([]byte("0123456789abcdef"), 3*maxUnseen/16)
+	send(s.NewFeed(), 1, string(body))
+	st.want(string(body))
+}

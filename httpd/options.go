@@ -98,8 +98,9 @@ type Options struct {
 	Logger    *slog.Logger
 }
 
-// maxLoops is more than machines have cores.
-const maxLoops = 1024
+// maxLoops is how many epoll instances that are watched themselves may watch one
+// listener (path_limits in the kernel's fs/eventpoll.c).
+const maxLoops = 500
 
 // maxKeepAlive is the kernel's bound, MAX_TCP_KEEPIDLE seconds (include/net/tcp.h).
 const maxKeepAlive = 32767 * time.Second

@@ -13,7 +13,7 @@ const (
 	maxBufs = 256
 	// maxPendingWrite is what one connection may send in one go of what waits for it: the
 	// others have their turn in between.
-	maxPendingWrite = 256 << 10
+	maxPendingWrite = 1 << 20
 	// outputBytes is the room for what is copied into one write.
 	outputBytes = 64 << 10
 )

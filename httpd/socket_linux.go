@@ -51,23 +51,47 @@ func (w *socketWriter) write(fd int, bufs [][]byte) (int, error) {
 	}
 }
 
-// writev makes one system call. It never waits, so that Go's scheduler need not hear of
-// it; and send(2) knows that it has a socket, which write(2) goes a longer way to find.
+// maxUnseen is how many bytes may be written without Go's scheduler hearing of it: some
+// 100 microseconds, for which the loop's processor cannot be had by others.
+const maxUnseen = 256 << 10
+
+// writev makes one system call, which never waits. It is send(2), which knows that it has
+// a socket; write(2) goes a longer way to find that.
 func (w *socketWriter) writev(fd int, bufs [][]byte) (int, unix.Errno) {
-	const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
 	if len(bufs) == 1 {
-		n, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&bufs[0][0])), uintptr(len(bufs[0])), flags, 0, 0)
-		return int(n), err
+		return sendBytes(fd, bufs[0])
 	}
 	w.iov = w.iov[:0]
+	total := 0
 	for _, b := range bufs {
 		v := unix.Iovec{Base: &b[0]}
 		v.SetLen(len(b))
 		w.iov = append(w.iov, v)
+		total += len(b)
 	}
 	w.msg.Iov = &w.iov[0]
 	w.msg.SetIovlen(len(w.iov))
-	n, _, err := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&w.msg)), flags)
+	n, err := sendPieces(fd, &w.msg, total)
 	clear(w.iov) // they point into a feed's block
+	return n, err
+}
+
+const sendFlags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+
+func sendBytes(fd int, b []byte) (int, unix.Errno) {
+	if len(b) > maxUnseen {
+		n, _, err := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), sendFlags, 0, 0)
+		return int(n), err
+	}
+	n, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), sendFlags, 0, 0)
+	return int(n), err
+}
+
+func sendPieces(fd int, msg *unix.Msghdr, bytes int) (int, unix.Errno) {
+	if bytes > maxUnseen {
+		n, _, err := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(msg)), sendFlags)
+		return int(n), err
+	}
+	n, _, err := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(msg)), sendFlags)
 	return int(n), err
 }
