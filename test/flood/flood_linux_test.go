@@ -25,6 +25,13 @@ func TestConn_Size(t *testing.T) {
 // streamServer is net/http serving streams of numbered messages until it is
 // told to end them.
 func streamServer(t *testing.T, messages int) (url string, seen *atomic.Int64, end func()) {
+	open := make(chan struct{})
+	close(open)
+	return gatedServer(t, messages, open)
+}
+
+// gatedServer is a streamServer whose messages wait for gate to be closed.
+func gatedServer(t *testing.T, messages int, gate <-chan struct{}) (url string, seen *atomic.Int64, end func()) {
 	seen = new(atomic.Int64)
 	done := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,6 +41,12 @@ func streamServer(t *testing.T, messages int) (url string, seen *atomic.Int64, e
 		}
 		seen.Add(1)
 		fmt.Fprint(w, "Welcome")
+		w.(http.Flusher).Flush()
+		select {
+		case <-gate:
+		case <-r.Context().Done():
+			return
+		}
 		for i := range messages {
 			w.(http.Flusher).Flush()
 			fmt.Fprintf(w, "%d %d x", i+1, time.Now().UnixMicro())
@@ -102,8 +115,21 @@ func TestRun_ChurnAndStall(t *testing.T) {
 	if st.Open > o.Connections {
 		t.Errorf("%d are open, more than %d", st.Open, o.Connections)
 	}
-	if st.Messages >= 3*st.Streams {
-		t.Errorf("nobody stalled: %+v", st)
+}
+
+// Those that stall have their stream, and read nothing of what comes then.
+func TestRun_Stall(t *testing.T) {
+	connected := make(chan struct{})
+	url, _, _ := gatedServer(t, 3, connected)
+	o := testOptions(url)
+	o.Stall, o.First, o.Connections = 0.5, 480, 40 // 480 to 499 stall
+	o.Hold = 2 * time.Second
+	st, err := Run(t.Context(), o, Events{Connected: func() { close(connected) }, Report: func(*Stats) {}})
+	if err != nil || st.Err() != nil {
+		t.Fatal(err, st.Err())
+	}
+	if st.Streams != 40 || st.Messages != 3*20 {
+		t.Errorf("%+v", st)
 	}
 }
 
