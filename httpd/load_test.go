@@ -16,7 +16,7 @@ import (
 )
 
 // saturate keeps the mailbox from ever being empty until stop is called.
-func saturate(s *Server, uids, feeds int) (stop func()) {
+func saturate(t *testing.T, s *Server, uids, feeds int) (stop func()) {
 	var done atomic.Bool
 	var running sync.WaitGroup
 	for range feeds {
@@ -30,7 +30,9 @@ func saturate(s *Server, uids, feeds int) (stop func()) {
 			}
 		})
 	}
-	return func() { done.Store(true); running.Wait() }
+	stop = func() { done.Store(true); running.Wait() }
+	t.Cleanup(stop)
+	return stop
 }
 
 // TestTurn_IsBoundedByDeliveries: {all, Body} is as much work as there are
@@ -69,8 +71,8 @@ func TestShutdown_WhileSaturated(t *testing.T) {
 			st.conn.Close()
 		})
 	}
-	stop := saturate(s, streams, 3)
-	eventually(t, "the mailbox is full", func() bool { return s.Stats().MailboxEntries > 10000 })
+	stop := saturate(t, s, streams, 3)
+	eventually(t, "a mailbox fills", func() bool { return s.Stats().MailboxEntries > s.opts.MailboxEntries/2 })
 	err := s.Shutdown(context.Background())
 	stop()
 	if err != nil {
