@@ -32,6 +32,7 @@ type conn struct {
 	ack     []byte // the handshake's last message, if it is ours to send
 	w       *writer
 	watches *watches
+	asked   *asked
 	hotTail string        // see hotMessage
 	silence time.Duration // without a byte read, after which the peer is dead: 1.25 x net_ticktime
 	gone    chan struct{} // closed when ergo has forgotten the connection
@@ -84,6 +85,7 @@ func newConn(n *Node, sock net.Conn, info peerInfo, ack []byte) *conn {
 		ack:      ack,
 		w:        newWriter(sock, &n.counters, n.o.NetTickTime),
 		watches:  newWatches(),
+		asked:    newAsked(n),
 		silence:  n.o.NetTickTime + n.o.NetTickTime/4,
 		serving:  make(chan struct{}),
 		entered:  make(chan struct{}),
@@ -149,6 +151,7 @@ func (c *conn) serve(router node.CoreRouter) {
 		c.feed = c.n.o.NewFeed(c.peer)
 	}
 	c.n.log.Info("peer connected", "node", c.n.o.Name, "peer", c.peer)
+	c.n.peerUp(c)
 
 	written := make(chan struct{})
 	go func() {
@@ -157,6 +160,7 @@ func (c *conn) serve(router node.CoreRouter) {
 	}()
 	c.readFailed(c.read())
 	<-written
+	c.n.peerDown(c)
 	if c.feed != nil {
 		c.feed.End()
 	}

@@ -154,9 +154,9 @@ func (c *conn) operate(op int, a *[maxControlElement][]byte, message []byte) boo
 	case opPayloadExit, opPayloadExitTT:
 		return c.exited(a[0], a[1], c.reason(message))
 	case opMonitorExit:
-		return c.monitorFired(a[0], a[2], a[3])
+		return c.monitorFired(a[0], a[1], a[2], a[3])
 	case opPayloadMonExit:
-		return c.monitorFired(a[0], a[2], c.reason(message))
+		return c.monitorFired(a[0], a[1], a[2], c.reason(message))
 	case opSpawnRequest, opSpawnRequestTT:
 		// Not offered, so never sent by Erlang; answered all the same, silence hangs callers.
 		c.sendControl(nil, spawnReply(a[0], a[1]))
@@ -206,6 +206,10 @@ func (c *conn) toPid(from, to, message []byte) bool {
 	target, ok := pidOf(to)
 	if !ok {
 		return false
+	}
+	if c.n.isSender(target) {
+		c.answered(message)
+		return true
 	}
 	if !c.n.knows(target) {
 		c.unknown()

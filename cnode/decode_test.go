@@ -328,11 +328,18 @@ type counter struct{ messages, bytes int }
 
 func (c *counter) Message(_ int64, _, body []byte)          { c.messages++; c.bytes += len(body) }
 func (c *counter) All([]byte)                               {}
-func (c *counter) Close(int64, []byte, []byte)              {}
+func (c *counter) Send(_ uint64, body []byte)               { c.messages++; c.bytes += len(body) }
+func (c *counter) Close(int64, []byte, []byte, []byte)      {}
+func (c *counter) Exit(uint64, []byte, []byte)              {}
+func (c *counter) Watch(uint64)                             {}
+func (c *counter) Info(uint64, func(*Info))                 {}
+func (c *counter) Whereis(int64, []byte, func([]uint64))    {}
 func (c *counter) Deliver(int64, []byte, []byte, func(int)) {}
-func (c *counter) Bad()                                     {}
-func (c *counter) Flush(done func())                        { done() }
-func (c *counter) End()                                     {}
+func (c *counter) CloseCount(int64, []byte, []byte, []byte, func(int)) {
+}
+func (c *counter) Bad()              {}
+func (c *counter) Flush(done func()) { done() }
+func (c *counter) End()              {}
 
 func TestDecode_NoAllocations(t *testing.T) {
 	n := bareNode(t)

@@ -209,7 +209,7 @@ func TestFault_NameInUse(t *testing.T) {
 	o := DefaultOptions()
 	o.Name, o.Cookie, o.EPMD = e.name, testCookie, fmt.Sprintf("127.0.0.1:%d", epmd)
 	began := time.Now()
-	_, err := Start(t.Context(), o)
+	_, err := startNew(t.Context(), o)
 	if !errors.Is(err, ErrNameInUse) || !strings.Contains(err.Error(), e.name) || !strings.Contains(err.Error(), "--name") {
 		t.Errorf("got %v", err)
 	}
@@ -236,7 +236,7 @@ func TestFault_NameInUse(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := Start(ctx, o); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := startNew(ctx, o); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("start under a deadline: %v", err)
 	}
 }

@@ -40,7 +40,7 @@ func newWatches() *watches {
 
 // knows is true for the pid of a living process of this start of ours.
 func (n *Node) knows(pid etf.Pid) bool {
-	return string(pid.Node) == n.o.Name && pid.Creation == n.creation && n.ergo.ProcessByPid(pid) != nil
+	return n.ours(pid) && n.ergo.ProcessByPid(pid) != nil
 }
 
 // linked answers {1, From, To}.
@@ -161,10 +161,15 @@ func (c *conn) exited(from, to, reason []byte) bool {
 }
 
 // monitorFired takes {28, PidOrName, To, Ref}: what a process of ours monitors is down.
-func (c *conn) monitorFired(down, ref, reason []byte) bool {
-	r, _, ok := refOf(ref)
-	if !ok {
+func (c *conn) monitorFired(down, to, ref, reason []byte) bool {
+	r, _, ok1 := refOf(ref)
+	local, ok2 := pidOf(to)
+	if !ok1 || !ok2 {
 		return false
+	}
+	if c.n.isSender(local) {
+		c.askedDown(ref, reason)
+		return true
 	}
 	if name, ok := atomText(down); ok {
 		c.router.RouteMonitorExitReg(gen.ProcessID{Name: string(name), Node: c.peer}, string(textOf(reason)), r)

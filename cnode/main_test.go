@@ -52,12 +52,34 @@ func (r *recorder) Message(id int64, name, body []byte) {
 	r.add("%d %s", id, body)
 }
 func (r *recorder) All(body []byte) { r.add("all %s", body) }
-func (r *recorder) Close(id int64, name, reason []byte) {
+func (r *recorder) Close(id int64, name, text, _ []byte) {
 	if name != nil {
-		r.add("close %q %s", name, reason)
+		r.add("close %q %s", name, text)
 		return
 	}
-	r.add("close %d %s", id, reason)
+	r.add("close %d %s", id, text)
+}
+func (r *recorder) Send(conn uint64, body []byte)       { r.add("send %#x %s", conn, body) }
+func (r *recorder) Exit(conn uint64, text, term []byte) { r.add("exit %#x %s %v", conn, text, term) }
+func (r *recorder) Watch(conn uint64)                   { r.add("watch %#x", conn) }
+func (r *recorder) CloseCount(id int64, name, text, _ []byte, reply func(int)) {
+	r.add("close %d %q %s, counting", id, name, text)
+	r.answer(func() { reply(1) })
+}
+func (r *recorder) Whereis(id int64, name []byte, reply func([]uint64)) {
+	r.add("whereis %d %q", id, name)
+	r.answer(func() { reply(nil) })
+}
+func (r *recorder) Info(conn uint64, reply func(*Info)) {
+	r.add("info %#x", conn)
+	r.answer(func() { reply(nil) })
+}
+
+// answer calls f when the next Flush is done.
+func (r *recorder) answer(f func()) {
+	r.mu.Lock()
+	r.pending = append(r.pending, f)
+	r.mu.Unlock()
 }
 func (r *recorder) Deliver(id int64, name, body []byte, reply func(int)) {
 	r.add("deliver %d %q %s", id, name, body)
@@ -65,9 +87,7 @@ func (r *recorder) Deliver(id int64, name, body []byte, reply func(int)) {
 	if r.deliver != nil {
 		n = r.deliver(id, name)
 	}
-	r.mu.Lock()
-	r.pending = append(r.pending, func() { reply(n) })
-	r.mu.Unlock()
+	r.answer(func() { reply(n) })
 }
 func (r *recorder) Bad() {
 	r.mu.Lock()
@@ -169,6 +189,15 @@ func (n *testNode) of(peer string) (r *recorder) {
 	return r
 }
 
+// startNew is New and Start.
+func startNew(ctx context.Context, o Options) (*Node, error) {
+	n, err := New(o)
+	if err != nil {
+		return nil, err
+	}
+	return n, n.Start(ctx)
+}
+
 func startNode(t *testing.T, epmd int, change func(o *Options, n *testNode)) *testNode {
 	t.Helper()
 	n := &testNode{t: t, log: new(logBuffer), feed: make(map[string]*recorder)}
@@ -182,7 +211,7 @@ func startNode(t *testing.T, epmd int, change func(o *Options, n *testNode)) *te
 		change(&o, n)
 	}
 	var err error
-	if n.Node, err = Start(context.Background(), o); err != nil {
+	if n.Node, err = startNew(context.Background(), o); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

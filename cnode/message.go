@@ -75,7 +75,7 @@ func (c *conn) takeTuple(m []byte, arity int, first, rest []byte) {
 			return
 		}
 		c.fed = true
-		c.feed.Close(id, name, textOf(reason))
+		c.feed.Close(id, name, textOf(reason), reason)
 	default:
 		c.bad(badShape, m)
 	}

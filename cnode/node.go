@@ -10,6 +10,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ergo-services/ergo/etf"
@@ -28,6 +29,7 @@ type Node struct {
 	o          Options
 	log        *slog.Logger
 	creation   uint32 // of this start: it tells our pids from those of an earlier one
+	pidHead    string // what our pids begin with
 	listener   net.Listener
 	port       uint16 // of listener
 	ergo       node.Node
@@ -36,19 +38,21 @@ type Node struct {
 	senderDone chan struct{}
 	registry   *registry
 	blocks     *blockPool
-	ctx        context.Context // ends with Stop
-	cancel     context.CancelFunc
+	ctx        context.Context    // ends with Stop
+	cancel     context.CancelFunc // nil: Start has not succeeded
 
 	// any goroutine
 	wg         sync.WaitGroup // all of ours but readers and writers, which conn.gone tells of
 	unfinished unfinished
+	peers      peers
+	lastAsked  atomic.Uint64 // reference of the newest question, see asked.go
 	limiter    limiter
 	counters   counters
 }
 
-// Start makes the node, registers it in EPMD, and begins to accept and to dial. ctx
-// bounds the start only; Stop ends the node.
-func Start(ctx context.Context, o Options) (*Node, error) {
+// New makes a node that is in no cluster yet, so that whoever tells it of connections
+// can know it before a peer can ask for them.
+func New(o Options) (*Node, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
@@ -56,36 +60,43 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 		o:        o,
 		log:      o.Logger,
 		creation: newCreation(),
+		pidHead:  pidHead(o.Name),
 		registry: newRegistry(o.Name),
 		blocks:   newBlockPool(),
 	}
 	if n.log == nil {
 		n.log = slog.Default()
 	}
+	return n, nil
+}
+
+// Start registers the node in EPMD, and begins to accept and to dial. ctx bounds the
+// start only; Stop ends the node. Call it once.
+func (n *Node) Start(ctx context.Context) error {
 	if err := n.listen(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.startErgo(); err != nil {
 		n.listener.Close()
-		return nil, err
+		return err
 	}
 	registered, err := n.register(ctx)
 	if err != nil {
 		n.listener.Close()
 		n.stopErgo()
-		return nil, err
+		return err
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.wg.Go(func() { n.keepRegistered(n.ctx, registered) })
 	n.wg.Go(func() { n.acceptAll(n.ctx) })
-	for _, peer := range o.Connect {
-		if longName(peer) != longName(o.Name) {
-			n.log.Warn("peer cannot dial back: one node name is short, the other long", "node", o.Name, "peer", peer)
+	for _, peer := range n.o.Connect {
+		if longName(peer) != longName(n.o.Name) {
+			n.log.Warn("peer cannot dial back: one node name is short, the other long", "node", n.o.Name, "peer", peer)
 		}
 		n.wg.Go(func() { n.keepConnected(n.ctx, peer) })
 	}
-	n.log.Info("node started", "node", o.Name, "addr", n.listener.Addr().String())
-	return n, nil
+	n.log.Info("node started", "node", n.o.Name, "addr", n.listener.Addr().String())
+	return nil
 }
 
 // newCreation is random and never 0: the Unix second would be the same for two starts
@@ -144,8 +155,12 @@ const (
 )
 
 // Stop leaves the cluster: it unregisters, closes the peers after what is queued for
-// them, and waits for every goroutine. Call it once.
+// them, and waits for every goroutine. Call it once; a node that has not started has
+// nothing to stop.
 func (n *Node) Stop(ctx context.Context) error {
+	if n.cancel == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, stopWait)
 	defer cancel()
 	n.cancel()

@@ -29,6 +29,20 @@ type Options struct {
 	// Stats answers the call `stats`, as a map with atom keys. It is called from readers
 	// and must not block. Nil: an empty map.
 	Stats func() []Stat
+
+	// Version is what halley:info/0 gives as version; "" leaves it out.
+	Version string
+
+	// Subscribe begins to tell sub of all connections, and end stops it; calls of sub
+	// may still be under way then. Needed for Login, Logout and Presence.
+	Subscribe func(sub Subscriber) (end func())
+
+	Login        string // MODULE:FUNCTION called with (Uid, Pid) for each connection; "": none
+	Logout       string // MODULE:FUNCTION called with (Pid) at its end, where no link tells of it; "": none
+	LoginNode    string // the peer that these are called on, and that Inbox is on; "": the first connected
+	LoginFailure string // what becomes of a connection whose login fails, "keep", the default, or "close"
+	Presence     string // registered name that is told of connections on every peer that has it; "": none
+	Inbox        string // registered name that gets what clients send; "": none
 }
 
 // Stat is one number of the answer to the call `stats`.
@@ -52,6 +66,8 @@ func DefaultOptions() Options {
 		EPMD:        ":4369",
 		NetTickTime: 60 * time.Second,
 		MaxPacket:   64 << 20,
+
+		LoginFailure: loginKeep,
 	}
 }
 
@@ -71,11 +87,11 @@ func (o *Options) Validate() error {
 			return fmt.Errorf("--connect %q: that is this node's own name (--name)", peer)
 		}
 	}
-	if n := len(o.Register); n == 0 || n > maxAtomBytes {
-		return fmt.Errorf("--register %q: must have 1 to %d bytes", o.Register, maxAtomBytes)
+	if err := checkRegistered(o.Register); err != nil {
+		return fmt.Errorf("--register %q: %w", o.Register, err)
 	}
-	if o.Register == "net_kernel" || o.Register == "rex" {
-		return fmt.Errorf("--register %q: every Erlang node uses this name itself, choose another", o.Register)
+	if err := o.validateTold(); err != nil {
+		return err
 	}
 	if o.DistListen != "" {
 		if _, port := splitListen(o.DistListen); !validPort(port, 0) {
@@ -90,6 +106,65 @@ func (o *Options) Validate() error {
 	}
 	if o.MaxPacket < minMaxPacket || o.MaxPacket > maxMaxPacket {
 		return fmt.Errorf("--max-packet %d: must be from %d to %d bytes", o.MaxPacket, minMaxPacket, maxMaxPacket)
+	}
+	return nil
+}
+
+const (
+	loginKeep  = "keep"
+	loginClose = "close"
+)
+
+// validateTold is Validate for what Erlang is told of connections.
+func (o *Options) validateTold() error {
+	if err := checkFunction(o.Login); err != nil {
+		return fmt.Errorf("--login %q: %w", o.Login, err)
+	}
+	if err := checkFunction(o.Logout); err != nil {
+		return fmt.Errorf("--logout %q: %w", o.Logout, err)
+	}
+	if o.LoginNode != "" {
+		if err := checkNodeName(o.LoginNode); err != nil {
+			return fmt.Errorf("--login-node %q: %w", o.LoginNode, err)
+		}
+		if o.LoginNode == o.Name {
+			return fmt.Errorf("--login-node %q: that is this node's own name (--name), give a peer's", o.LoginNode)
+		}
+	}
+	if o.LoginFailure != "" && o.LoginFailure != loginKeep && o.LoginFailure != loginClose {
+		return fmt.Errorf("--login-failure %q: must be keep or close", o.LoginFailure)
+	}
+	if err := checkRegistered(o.Presence); err != nil && o.Presence != "" {
+		return fmt.Errorf("--presence %q: %w", o.Presence, err)
+	}
+	if err := checkRegistered(o.Inbox); err != nil && o.Inbox != "" {
+		return fmt.Errorf("--inbox %q: %w", o.Inbox, err)
+	}
+	return nil
+}
+
+// checkFunction takes MODULE:FUNCTION, and none at all.
+func checkFunction(mf string) error {
+	if mf == "" {
+		return nil
+	}
+	module, function, found := strings.Cut(mf, ":")
+	if !found || module == "" || function == "" || strings.Contains(function, ":") {
+		return fmt.Errorf("must be MODULE:FUNCTION, as router:login")
+	}
+	if len(module) > maxAtomBytes || len(function) > maxAtomBytes {
+		return fmt.Errorf("module and function have at most %d bytes each", maxAtomBytes)
+	}
+	return nil
+}
+
+// checkRegistered takes a name that a process of ours or of a peer's may have.
+func checkRegistered(name string) error {
+	switch {
+	case name == "" || len(name) > maxAtomBytes:
+		return fmt.Errorf("must have 1 to %d bytes", maxAtomBytes)
+	case name == "net_kernel" || name == "rex":
+		return fmt.Errorf("every Erlang node uses this name itself, choose another")
 	}
 	return nil
 }

@@ -105,13 +105,12 @@ func bareNode(t testing.TB) *Node {
 	o.Name = "halley@localhost"
 	o.Cookie = testCookie
 	o.NewFeed = func(string) Feed { return new(recorder) }
-	n := &Node{
-		o:        o,
-		log:      slog.New(slog.DiscardHandler),
-		creation: 42,
-		registry: newRegistry(o.Name),
-		blocks:   newBlockPool(),
+	o.Logger = slog.New(slog.DiscardHandler)
+	n, err := New(o)
+	if err != nil {
+		t.Fatal(err)
 	}
+	n.creation = 42
 	if err := n.startErgo(); err != nil {
 		t.Fatal(err)
 	}
