@@ -41,6 +41,9 @@ do({run, Options}) ->
 do({each, Dest, First, Last, Size}) ->
     Body = body(Size),
     _ = [Dest ! {Uid, Body} || Uid <- lists:seq(First, Last)],
+    0;
+do({all, Dest, Size}) ->
+    _ = Dest ! {all, body(Size)},
     0.
 
 %% Sequence number 0: in no order.

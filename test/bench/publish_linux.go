@@ -47,8 +47,8 @@ type source interface {
 type erlSource struct {
 	rig  *rig
 	dest string // an Erlang term, such as {httpd, 'halley@localhost'}
-	// single: a uid can have one connection only.
-	single bool
+	// single: a uid can have one connection only. all: it takes {all, Body}.
+	single, all bool
 }
 
 func (e *erlSource) send(ctx context.Context, l load) (sent, error) {
@@ -64,6 +64,10 @@ func (e *erlSource) send(ctx context.Context, l load) (sent, error) {
 }
 
 func (e *erlSource) fanOut(ctx context.Context, n, bytes int) error {
+	if e.all {
+		_, err := e.rig.erlang(ctx, "{all, %s, %d}", e.dest, bytes)
+		return err
+	}
 	last := 1
 	if e.single {
 		last = n
@@ -72,7 +76,7 @@ func (e *erlSource) fanOut(ctx context.Context, n, bytes int) error {
 	return err
 }
 
-func (e *erlSource) oneUID() bool { return !e.single }
+func (e *erlSource) oneUID() bool { return !e.single && !e.all }
 
 // httpSource publishes by POST over kept-alive connections, one request at a time
 // on each, as an HTTP library's pool does.

@@ -59,7 +59,7 @@ func halley(name, note string, flags ...string) server {
 		}
 		return &running{
 			pids: []int{cmd.Process.Pid}, url: "http://" + addr + "/test/{uid}", concurrent: true, stop: stop,
-			source: &erlSource{rig: r, dest: fmt.Sprintf("{httpd, '%s'}", node)},
+			source: &erlSource{rig: r, dest: fmt.Sprintf("{httpd, '%s'}", node), all: true},
 		}, nil
 	}}
 }
