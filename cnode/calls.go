@@ -2,16 +2,37 @@ package cnode
 
 import (
 	"encoding/binary"
-	"slices"
 )
 
 // gen_server:call, as OTP's gen module does it: the request is
 // {'$gen_call', {Pid, Tag}, Request}, the reply {Tag, Reply} to Pid. Pid and Tag go
 // back byte for byte: the tag is an improper list with a reference of 3 words from
-// OTP 25 and of 5 from OTP 27.
+// OTP 25 and of 5 from OTP 27. That reference is an alias of the caller's, which it
+// gives up when it has waited long enough: a reply sent to the alias instead of the pid
+// is then dropped, and does not turn up in the caller's mailbox.
 
 // caller is where a reply goes; its slices belong to the block.
 type caller struct{ pid, tag []byte }
+
+// alias is the reference in [alias|Ref] and [[alias|Ref]|Any], the tags to whose alias
+// gen:reply/2 sends; nil for another tag.
+func (who caller) alias() []byte {
+	tag := who.tag
+	for range 2 {
+		if tag[0] != tagList {
+			return nil
+		}
+		first, rest := next(tag[5:])
+		if isAtom(first, "alias") {
+			if isRef(rest) && binary.BigEndian.Uint32(tag[1:]) == 1 {
+				return rest
+			}
+			return nil
+		}
+		tag = first
+	}
+	return nil
+}
 
 func callerOf(from []byte) (who caller, ok bool) {
 	arity, elements := tupleOf(from)
@@ -24,18 +45,30 @@ func callerOf(from []byte) (who caller, ok bool) {
 }
 
 // replyHead is a packet up to and with the tag; the reply is appended to it.
-func (who caller) replyHead() []byte {
-	b := beginPacket(make([]byte, 0, 64+len(who.pid)+len(who.tag)))
-	b = appendInt(appendTuple(b, 3), opSend)
-	b = appendAtom(b, "")
-	b = append(b, who.pid...)
+func (c *conn) replyHead(who caller) []byte {
+	b := beginPacket(make([]byte, 0, 128+len(who.pid)+len(who.tag)))
+	if alias := who.alias(); alias != nil && c.info.flags&flagAlias != 0 {
+		b = c.n.appendSenderPid(appendInt(appendTuple(b, 3), opAliasSend))
+		b = append(b, alias...)
+	} else {
+		b = appendAtom(appendInt(appendTuple(b, 3), opSend), "")
+		b = append(b, who.pid...)
+	}
 	b = append(b, tagVersion)
 	b = appendTuple(b, 2)
 	return append(b, who.tag...)
 }
 
 func (c *conn) reply(who caller, term []byte) {
-	c.send(seal(append(who.replyHead(), term...)))
+	c.send(seal(append(c.replyHead(who), term...)))
+}
+
+// later gives what sends a reply when it has come. The head is a copy, for the block may
+// be gone by then; what is returned may be called from any goroutine and does not block.
+func (c *conn) later(who caller) func(term []byte) {
+	head := c.replyHead(who)
+	c.fed = true
+	return func(term []byte) { c.send(seal(append(head, term...))) }
 }
 
 // call answers a call to the registered name; m is the whole message.
@@ -50,42 +83,49 @@ func (c *conn) call(from, request, m []byte) {
 		c.reply(who, c.n.statsTerm())
 		return
 	}
-	if arity, elements := tupleOf(request); arity == 3 {
+	arity, elements := tupleOf(request)
+	if arity == 2 || arity == 3 {
 		verb, rest := next(elements)
-		if isAtom(verb, "deliver") {
-			uid, rest := next(rest)
-			id, name, ok1 := uidOf(uid)
+		first, rest := next(rest)
+		switch {
+		case arity == 2 && isAtom(verb, "whereis"):
+			if id, name, ok := uidOf(first); ok {
+				reply := c.later(who)
+				c.feed.Whereis(id, name, func(conns []uint64) { reply(c.n.connsTerm(conns)) })
+				return
+			}
+		case arity == 2 && isAtom(verb, "info") && isPid(first):
+			c.describe(first, c.later(who))
+			return
+		case arity == 3 && isAtom(verb, "deliver"):
+			id, name, ok1 := uidOf(first)
 			if body, ok2 := c.body(rest); ok1 && ok2 {
-				head := who.replyHead() // a copy: the block may be gone when the reply comes
-				c.fed = true
-				c.feed.Deliver(id, name, body, func(n int) { c.delivered(head, n) })
+				reply := c.later(who)
+				c.feed.Deliver(id, name, body, func(n int) { reply(okTerm(n)) })
 				return
 			}
 		}
 	}
+	c.refuse(who, request)
+}
+
+// refuse answers a call that is not taken.
+func (c *conn) refuse(who caller, request []byte) {
 	c.bad(badCall, request)
 	b := appendAtom(appendTuple(nil, 2), "error")
 	b = appendAtom(appendTuple(b, 2), "bad_request")
 	c.reply(who, append(b, request...))
 }
 
-// delivered sends {ok, N}. It runs on any goroutine and does not block.
-func (c *conn) delivered(head []byte, n int) {
-	b := appendAtom(appendTuple(slices.Clip(head), 2), "ok")
-	c.send(seal(appendInt(b, int64(n))))
-}
-
-// statsTerm is a map of atoms to integers.
-func (n *Node) statsTerm() []byte {
-	var stats []Stat
-	if n.o.Stats != nil {
-		stats = n.o.Stats()
+// describe gives what is known of a pid: a map, or undefined if it is no connection.
+func (c *conn) describe(pid []byte, reply func(term []byte)) {
+	conn, ok := c.connOf(pid)
+	if !ok {
+		reply(infoTerm(nil))
+		return
 	}
-	b := binary.BigEndian.AppendUint32([]byte{tagMap}, uint32(len(stats)))
-	for _, s := range stats {
-		b = appendInt(appendAtom(b, s.Name), s.Value)
-	}
-	return b
+	c.fed = true
+	c.feed.Info(conn, func(info *Info) { reply(infoTerm(info)) })
 }
 
 // system answers for the names that every Erlang node has: net_kernel, which

@@ -33,6 +33,7 @@ type conn struct {
 	w       *writer
 	watches *watches
 	asked   *asked
+	held    *held
 	hotTail string        // see hotMessage
 	silence time.Duration // without a byte read, after which the peer is dead: 1.25 x net_ticktime
 	gone    chan struct{} // closed when ergo has forgotten the connection
@@ -92,11 +93,9 @@ func newConn(n *Node, sock net.Conn, info peerInfo, ack []byte) *conn {
 		standing: make(chan struct{}),
 		gone:     make(chan struct{}),
 	}
-	if n.o.NewFeed != nil {
-		c.hotTail = regSendTail(n.o.Register)
-	} else {
-		c.hotTail = "\x00" // no packet has this after its sender
-	}
+	c.hotTail = regSendTail(n.o.Register)
+	c.held = newHeld(n, c.peer, c.w.signal)
+	c.w.more = c.held.appendFired
 	return c
 }
 

@@ -146,23 +146,27 @@ func (c *conn) operate(op int, a *[maxControlElement][]byte, message []byte) boo
 	case opMonitor:
 		return c.monitored(a[0], a[1], a[2])
 	case opDemonitor:
-		return c.demonitored(a[0], a[2])
+		return c.demonitored(a[0], a[1], a[2])
 	case opExit:
 		return c.exited(a[0], a[1], a[2])
 	case opExitTT:
 		return c.exited(a[0], a[1], a[3])
 	case opPayloadExit, opPayloadExitTT:
 		return c.exited(a[0], a[1], c.reason(message))
+	case opExit2:
+		return c.exitAsked(a[0], a[1], a[2])
+	case opExit2TT:
+		return c.exitAsked(a[0], a[1], a[3])
+	case opPayloadExit2, opPayloadExit2TT:
+		return c.exitAsked(a[0], a[1], c.reason(message))
 	case opMonitorExit:
 		return c.monitorFired(a[0], a[1], a[2], a[3])
 	case opPayloadMonExit:
 		return c.monitorFired(a[0], a[1], a[2], c.reason(message))
 	case opSpawnRequest, opSpawnRequestTT:
-		// Not offered, so never sent by Erlang; answered all the same, silence hangs callers.
-		c.sendControl(nil, spawnReply(a[0], a[1]))
+		return c.spawn(a[0], a[1], a[3], a[4], message)
 	}
-	// Ignored: exit2, for no process of ours dies of what a peer says; group leaders;
-	// acknowledgements; answers to what we never ask.
+	// Ignored: group leaders; acknowledgements; answers to what we never ask.
 	return true
 }
 
@@ -203,6 +207,10 @@ func (c *conn) named(from []byte, name string, message []byte) {
 // toPid delivers to a pid. One of an earlier start of ours carries that start's
 // creation: it is gone, whatever number it had.
 func (c *conn) toPid(from, to, message []byte) bool {
+	if conn, ok := c.connOf(to); ok {
+		c.takeSent(conn, message)
+		return true
+	}
 	target, ok := pidOf(to)
 	if !ok {
 		return false

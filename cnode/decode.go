@@ -10,6 +10,13 @@ import (
 //	112 131  104 4  97 6  88 <pid>  119 0  119 n <name>    {6, From, '', Name}
 //	    131  104 2  <integer or binary>  109 len:4 <body>  {Uid, Body}
 //
+// and Pid ! Bin and Pid ! {Tag, Bin} to a connection's pid, which are
+//
+//	112 131  104 3  97 22  88 <pid>  88 <pid>              {22, From, To}, or
+//	112 131  104 3  97 2  119 0  88 <pid>                  {2, '', To}
+//	    131  109 len:4 <body>                              Body, or
+//	    131  104 2  119 n <tag>  109 len:4 <body>          {Tag, Body}
+//
 // Anything else takes the general way, control.go and message.go.
 
 // regSendHead is the fixed start of such a packet: pass-through, version, a tuple of
@@ -35,6 +42,54 @@ func hotMessage(p []byte, tail string) []byte {
 		return nil
 	}
 	return p[i+len(tail):]
+}
+
+// The fixed starts of a packet to a pid: a tuple of 3, SEND_SENDER, a pid whose node is
+// a small atom; and a tuple of 3, SEND, an unused atom.
+const (
+	sendSenderHead = 112<<56 | 131<<48 | 104<<40 | 3<<32 | 97<<24 | 22<<16 | 88<<8 | 119
+	sendHead       = 112<<56 | 131<<48 | 104<<40 | 3<<32 | 97<<24 | 2<<16 | 119<<8 | 0
+)
+
+// hotSend gives the message of a packet to a connection of this start and its number,
+// nil for other packets. head is pidHead.
+func hotSend(p []byte, head string, creation uint32) (conn uint64, m []byte) {
+	if len(p) < 9 {
+		return 0, nil
+	}
+	i := 8
+	switch binary.BigEndian.Uint64(p) {
+	case sendSenderHead:
+		i = 9 + int(p[8]) + pidNumberBytes
+	case sendHead:
+	default:
+		return 0, nil
+	}
+	if len(p) < i+len(head)+pidNumberBytes+1 || string(p[i:i+len(head)]) != head {
+		return 0, nil
+	}
+	p = p[i+len(head):]
+	id, serial := binary.BigEndian.Uint32(p), binary.BigEndian.Uint32(p[4:])
+	if serial == 0 || binary.BigEndian.Uint32(p[8:]) != creation || p[pidNumberBytes] != tagVersion {
+		return 0, nil
+	}
+	return uint64(serial)<<32 | uint64(id), p[pidNumberBytes+1:]
+}
+
+// sentBody reads Binary or {Tag, Binary}, which need not have been checked and must be
+// all of m. Not ok: another term, or one that only the general way can judge.
+func sentBody(m []byte) (body []byte, ok bool) {
+	if len(m) > 4 && m[0] == tagSmallTuple && m[1] == 2 && m[2] == tagSmallAtomU8 {
+		i := 4 + int(m[3])
+		if len(m) < i || string(m[4:i]) == "close" {
+			return nil, false
+		}
+		m = m[i:]
+	}
+	if len(m) < 5 || m[0] != tagBinary || int(binary.BigEndian.Uint32(m[1:])) != len(m)-5 {
+		return nil, false
+	}
+	return m[5:len(m):len(m)], true
 }
 
 // pair reads a {Uid, Binary} at the start of b, which need not have been checked.
@@ -96,6 +151,9 @@ func pair(b []byte) (id int64, name, body, rest []byte, ok bool) {
 
 // packet uses one packet. An error means that nothing after it can be trusted.
 func (c *conn) packet(p []byte) error {
+	if c.feed == nil {
+		return c.control(p)
+	}
 	if m := hotMessage(p, c.hotTail); m != nil {
 		if id, name, body, rest, ok := pair(m); ok && len(rest) == 0 {
 			c.fed = true
@@ -103,6 +161,15 @@ func (c *conn) packet(p []byte) error {
 			return nil
 		}
 		c.take(m)
+		return nil
+	}
+	if conn, m := hotSend(p, c.n.pidHead, c.n.creation); m != nil {
+		if body, ok := sentBody(m); ok {
+			c.fed = true
+			c.feed.Send(conn, body)
+			return nil
+		}
+		c.takeSent(conn, m)
 		return nil
 	}
 	return c.control(p)

@@ -82,34 +82,15 @@ func appendRef(dst []byte, r etf.Ref, words int) []byte {
 
 // pidOf reads NEW_PID_EXT.
 func pidOf(term []byte) (p etf.Pid, ok bool) {
-	if !isPid(term) {
-		return p, false
-	}
-	n := 1 + atomBytes(term[1:])
-	node, _ := atomText(term[1:n])
-	b := term[n:]
-	return etf.Pid{
-		Node:     etf.Atom(node),
-		ID:       uint64(binary.BigEndian.Uint32(b[4:]))<<32 | uint64(binary.BigEndian.Uint32(b)),
-		Creation: binary.BigEndian.Uint32(b[8:]),
-	}, true
+	node, parts, ok := pidParts(term)
+	return etf.Pid{Node: etf.Atom(node), ID: uint64(parts.serial)<<32 | uint64(parts.id), Creation: parts.creation}, ok
 }
 
 // refOf reads NEWER_REFERENCE_EXT with all its words, of which ergo's own decoder
 // would cut the first.
 func refOf(term []byte) (r etf.Ref, words int, ok bool) {
-	if term[0] != tagNewerRef {
-		return r, 0, false
-	}
-	words = int(binary.BigEndian.Uint16(term[1:]))
-	n := 3 + atomBytes(term[3:])
-	node, _ := atomText(term[3:n])
-	b := term[n:]
-	r.Node, r.Creation = etf.Atom(node), binary.BigEndian.Uint32(b)
-	for i := range words {
-		r.ID[i] = binary.BigEndian.Uint32(b[4+4*i:])
-	}
-	return r, words, true
+	node, parts, ok := refParts(term)
+	return etf.Ref{Node: etf.Atom(node), Creation: parts.creation, ID: parts.word}, int(parts.words), ok
 }
 
 // A packet begins with room for its length, which seal fills in.
@@ -122,9 +103,16 @@ func seal(packet []byte) []byte {
 	return packet
 }
 
-// spawnReply is {31, ReqId, To, 0, notsup}.
-func spawnReply(request, to []byte) []byte {
-	b := appendInt(appendTuple(nil, 5), opSpawnReply)
-	b = append(append(b, request...), to...)
-	return appendAtom(appendInt(b, 0), "notsup")
+// appendList begins a proper list of n elements, which is nil if n is 0: then there is
+// no tail to come either.
+func appendList(dst []byte, n int) []byte {
+	if n == 0 {
+		return append(dst, tagNil)
+	}
+	return binary.BigEndian.AppendUint32(append(dst, tagList), uint32(n))
+}
+
+// appendMap begins a map of n pairs.
+func appendMap(dst []byte, n int) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, tagMap), uint32(n))
 }

@@ -203,6 +203,12 @@ func (e *erlNode) want(value, format string, args ...any) {
 	}
 }
 
+// erlTerm is an Erlang expression for a term of these bytes.
+func erlTerm(term []byte) string {
+	text := strings.ReplaceAll(strings.Trim(fmt.Sprint(term), "[]"), " ", ",")
+	return "binary_to_term(<<131," + text + ">>)"
+}
+
 // kill is kill -9; what it started dies with its input.
 func (e *erlNode) kill() {
 	if e.cmd.ProcessState != nil {

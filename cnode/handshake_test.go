@@ -131,7 +131,7 @@ func TestHandshake_Accept(t *testing.T) {
 }
 
 func TestHandshake_Flags(t *testing.T) {
-	if ourFlags != 0x4074F4FBC {
+	if ourFlags != 0x5074F4FBC {
 		t.Errorf("we offer %#x", uint64(ourFlags))
 	}
 	n := startNode(t, startEPMD(t), nil)

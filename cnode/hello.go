@@ -16,7 +16,7 @@ import (
 
 // Distribution flags, OTP erl_dist_protocol. Never among them: PUBLISHED, which
 // would make us visible; atom cache and fragments, which would make a packet depend
-// on others; SPAWN, so that rpc:call is answered {badrpc, notsup} by the caller.
+// on others; ALIAS, for we make none and what we send to others' needs no flag of ours.
 const (
 	flagExtendedReferences = 1 << 2
 	flagDistMonitor        = 1 << 3
@@ -36,15 +36,17 @@ const (
 	flagHandshake23        = 1 << 24
 	flagUnlinkID           = 1 << 25
 	flagMandatory25        = 1 << 26
+	flagSpawn              = 1 << 32
 	flagNameMe             = 1 << 33
 	flagV4NC               = 1 << 34
+	flagAlias              = 1 << 35
 
 	mandatoryFlags = flagExtendedReferences | flagFunTags | flagNewFunTags | flagExtendedPidsPorts |
 		flagExportPtrTag | flagBitBinaries | flagNewFloats | flagUTF8Atoms | flagMapTag |
 		flagBigCreation | flagHandshake23
 
 	ourFlags = mandatoryFlags | flagMandatory25 | flagUnlinkID | flagV4NC | flagDistMonitor |
-		flagDistMonitorName | flagSmallAtomTags | flagSendSender | flagExitPayload
+		flagDistMonitorName | flagSmallAtomTags | flagSendSender | flagExitPayload | flagSpawn
 )
 
 const (

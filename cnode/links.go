@@ -7,10 +7,10 @@ import (
 	"github.com/ergo-services/ergo/gen"
 )
 
-// Links and monitors that a peer asks for. Only ergo's own processes can have any;
-// everything else is dead and is answered so at once, with the pids and references
-// as they came. What the peer holds ends with the connection by itself: Erlang fires
-// noconnection on its side.
+// Links and monitors that a peer asks for, and its exit signals. Connections can have
+// them, see held.go, and ergo's own processes; everything else is dead and is answered
+// so at once, with the pids and references as they came. What the peer holds ends with
+// its connection by itself: Erlang fires noconnection on its side.
 
 const maxWatches = 1 << 16 // links and monitors of ergo's processes held by one peer
 
@@ -45,6 +45,12 @@ func (n *Node) knows(pid etf.Pid) bool {
 
 // linked answers {1, From, To}.
 func (c *conn) linked(from, to []byte) bool {
+	if conn, ok := c.connOf(to); ok && isPid(from) {
+		if by, ok := c.theirs(from); !ok || !c.hold(conn, by, holdLink, reference{}) {
+			c.linkNoproc(from, to)
+		}
+		return true
+	}
 	remote, ok1 := pidOf(from)
 	local, ok2 := pidOf(to)
 	if !ok1 || !ok2 {
@@ -60,9 +66,24 @@ func (c *conn) linked(from, to []byte) bool {
 		return true
 	}
 	c.watches.mu.Unlock()
+	c.linkNoproc(from, to)
+	return true
+}
+
+// hold is false if nothing more can be held. The hold is in before the loop is asked,
+// so that no end can come between.
+func (c *conn) hold(conn uint64, by process, kind holdKind, ref reference) bool {
+	watch, ok := c.held.add(conn, by, kind, ref)
+	if watch {
+		c.fed = true
+		c.feed.Watch(conn)
+	}
+	return ok
+}
+
+func (c *conn) linkNoproc(from, to []byte) {
 	b := appendInt(appendTuple(nil, 3), opPayloadExit)
 	c.sendControl(appendAtom(nil, "noproc"), b, to, from)
-	return true
 }
 
 // unlinked answers {35, Id, From, To} with {36, Id, To, From}, always: until then the
@@ -72,6 +93,11 @@ func (c *conn) unlinked(id, from, to []byte) bool {
 	local, ok2 := pidOf(to)
 	if !ok1 || !ok2 {
 		return false
+	}
+	if conn, ok := c.connOf(to); ok { // first, so that no exit follows the acknowledgement
+		if by, ok := c.theirs(from); ok {
+			c.held.remove(conn, by, holdLink, reference{})
+		}
 	}
 	if id != nil {
 		b := appendInt(appendTuple(nil, 4), opUnlinkIDAck)
@@ -98,6 +124,13 @@ func (c *conn) unlinked(id, from, to []byte) bool {
 // monitored answers {19, From, ToPidOrName, Ref}. A name that is served is alive as
 // long as the node is: nothing to say and nothing to remember.
 func (c *conn) monitored(from, to, ref []byte) bool {
+	if conn, ok := c.connOf(to); ok && isPid(from) && isRef(ref) {
+		by, r, ok := c.monitorOf(from, ref)
+		if !ok || !c.hold(conn, by, holdMonitor, r) {
+			c.monitorNoproc(from, to, ref)
+		}
+		return true
+	}
 	by, ok1 := pidOf(from)
 	r, words, ok2 := refOf(ref)
 	if !ok1 || !ok2 {
@@ -124,8 +157,7 @@ func (c *conn) monitored(from, to, ref []byte) bool {
 	c.watches.mu.Unlock()
 	switch {
 	case !alive:
-		b := appendInt(appendTuple(nil, 4), opPayloadMonExit)
-		c.sendControl(appendAtom(nil, "noproc"), b, to, from, ref)
+		c.monitorNoproc(from, to, ref)
 	case isName:
 		c.router.RouteMonitorReg(by, gen.ProcessID{Name: string(name), Node: c.n.o.Name}, r)
 	default:
@@ -134,8 +166,26 @@ func (c *conn) monitored(from, to, ref []byte) bool {
 	return true
 }
 
+// monitorOf gives who has a monitor, and its reference, if both are the peer's.
+func (c *conn) monitorOf(from, ref []byte) (by process, r reference, ok bool) {
+	by, ok1 := c.theirs(from)
+	node, r, ok2 := refParts(ref)
+	return by, r, ok1 && ok2 && string(node) == c.peer
+}
+
+func (c *conn) monitorNoproc(from, to, ref []byte) {
+	b := appendInt(appendTuple(nil, 4), opPayloadMonExit)
+	c.sendControl(appendAtom(nil, "noproc"), b, to, from, ref)
+}
+
 // demonitored takes {20, From, ToPidOrName, Ref}, which has no answer.
-func (c *conn) demonitored(from, ref []byte) bool {
+func (c *conn) demonitored(from, to, ref []byte) bool {
+	if conn, ok := c.connOf(to); ok && isPid(from) && isRef(ref) {
+		if by, r, ok := c.monitorOf(from, ref); ok {
+			c.held.remove(conn, by, holdMonitor, r)
+		}
+		return true
+	}
 	by, ok1 := pidOf(from)
 	r, _, ok2 := refOf(ref)
 	if !ok1 || !ok2 {
@@ -147,8 +197,16 @@ func (c *conn) demonitored(from, ref []byte) bool {
 	return true
 }
 
-// exited takes {24, From, To}: a link of ours is broken.
+// exited takes {24, From, To}: a link of ours is broken. That ends a connection as it
+// ends a process that does not trap exits. A link that is not there any more is none.
 func (c *conn) exited(from, to, reason []byte) bool {
+	if conn, ok := c.connOf(to); ok && isPid(from) {
+		by, ok := c.theirs(from)
+		if ok && c.held.remove(conn, by, holdLink, reference{}) && !isAtom(reason, "normal") {
+			c.exit(conn, reason)
+		}
+		return true
+	}
 	remote, ok1 := pidOf(from)
 	local, ok2 := pidOf(to)
 	if ok1 && ok2 && c.n.knows(local) {
@@ -158,6 +216,20 @@ func (c *conn) exited(from, to, reason []byte) bool {
 		c.router.RouteExit(local, remote, string(textOf(reason)))
 	}
 	return ok1 && ok2
+}
+
+// exitAsked takes {26, From, To}: exit(To, Reason). Processes of ergo's do not die of
+// what a peer says.
+func (c *conn) exitAsked(from, to, reason []byte) bool {
+	conn, ok := c.connOf(to)
+	switch {
+	case !ok || isAtom(reason, "normal"):
+	case isAtom(reason, "kill"):
+		c.exit(conn, appendAtom(nil, "killed")) // what others are told, as by OTP
+	default:
+		c.exit(conn, reason)
+	}
+	return isPid(from) && isPid(to)
 }
 
 // monitorFired takes {28, PidOrName, To, Ref}: what a process of ours monitors is down.

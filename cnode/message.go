@@ -2,7 +2,7 @@ package cnode
 
 import "encoding/binary"
 
-// Messages to the registered name that are not of the hot shape.
+// Messages to the registered name and to connections that are not of the hot shapes.
 
 // take uses a message sent with ! to the registered name. m is the rest of its
 // packet, unchecked.
@@ -75,10 +75,68 @@ func (c *conn) takeTuple(m []byte, arity int, first, rest []byte) {
 			return
 		}
 		c.fed = true
-		c.feed.Close(id, name, textOf(reason), reason)
+		c.feed.Close(id, name, textOf(reason), handed(reason))
 	default:
 		c.bad(badShape, m)
 	}
+}
+
+// handed is a reason as it is handed on: one that is too long is not.
+func handed(reason []byte) []byte {
+	if len(reason) > maxReasonBytes {
+		return nil
+	}
+	return reason
+}
+
+// takeSent uses a message to a connection: Body, {Tag, Body} or {close, Reason}. m is
+// the rest of its packet, unchecked.
+func (c *conn) takeSent(conn uint64, m []byte) {
+	if skip(m, noTermsLimit) != len(m) {
+		c.bad(badPayload, nil)
+		return
+	}
+	whole := m
+	arity, elements := tupleOf(m)
+	if arity == 2 {
+		if first, rest := next(elements); isAtom(first, "$gen_cast") {
+			m = rest
+			arity, elements = tupleOf(m)
+		}
+	}
+	if arity >= 2 {
+		first, rest := next(elements)
+		_, tagged := atomText(first)
+		switch {
+		case arity == 3 && isAtom(first, "$gen_call"):
+			from, request := next(rest)
+			if who, ok := callerOf(from); ok {
+				c.refuse(who, request)
+				return
+			}
+			fallthrough
+		case arity != 2 || !tagged:
+			c.bad(badShape, whole)
+			return
+		case isAtom(first, "close"):
+			c.exit(conn, rest)
+			return
+		}
+		m = rest
+	}
+	body, ok := c.body(m)
+	if !ok {
+		c.bad(badBody, whole)
+		return
+	}
+	c.fed = true
+	c.feed.Send(conn, body)
+}
+
+// exit ends a connection with a reason that Erlang gives.
+func (c *conn) exit(conn uint64, reason []byte) {
+	c.fed = true
+	c.feed.Exit(conn, textOf(reason), handed(reason))
 }
 
 func (c *conn) takePair(m, uid, rest []byte) {

@@ -38,16 +38,18 @@ type Node struct {
 	senderDone chan struct{}
 	registry   *registry
 	blocks     *blockPool
+	teller     *teller
 	ctx        context.Context    // ends with Stop
 	cancel     context.CancelFunc // nil: Start has not succeeded
 
 	// any goroutine
-	wg         sync.WaitGroup // all of ours but readers and writers, which conn.gone tells of
-	unfinished unfinished
-	peers      peers
-	lastAsked  atomic.Uint64 // reference of the newest question, see asked.go
-	limiter    limiter
-	counters   counters
+	wg          sync.WaitGroup // all of ours but readers and writers, which conn.gone tells of
+	unfinished  unfinished
+	peers       peers
+	lastAsked   atomic.Uint64 // reference of the newest question, see asked.go
+	lastSpawned atomic.Uint32 // id of the newest pid of a call from Erlang, see rpc.go
+	limiter     limiter
+	counters    counters
 }
 
 // New makes a node that is in no cluster yet, so that whoever tells it of connections
@@ -67,6 +69,7 @@ func New(o Options) (*Node, error) {
 	if n.log == nil {
 		n.log = slog.Default()
 	}
+	n.teller = newTeller(n)
 	return n, nil
 }
 
@@ -87,6 +90,7 @@ func (n *Node) Start(ctx context.Context) error {
 		return err
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.teller.start(n.ctx)
 	n.wg.Go(func() { n.keepRegistered(n.ctx, registered) })
 	n.wg.Go(func() { n.acceptAll(n.ctx) })
 	for _, peer := range n.o.Connect {
@@ -163,7 +167,9 @@ func (n *Node) Stop(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopWait)
 	defer cancel()
+	n.teller.settle(ctx)
 	n.cancel()
+	<-n.teller.done
 	n.listener.Close()
 	n.unfinished.close()
 	conns := n.registry.close()
@@ -210,7 +216,23 @@ func (n *Node) stopErgo() {
 func (n *Node) Peers() []string { return n.registry.names() }
 
 // Stats is a snapshot of what the node has done.
-func (n *Node) Stats() Counters { return n.counters.snapshot(len(n.registry.names())) }
+func (n *Node) Stats() Counters {
+	s := n.counters.snapshot(len(n.registry.names()))
+	s.Told = n.teller.counts.snapshot()
+	for _, c := range n.peers.all() {
+		s.Held += c.held.size()
+	}
+	return s
+}
+
+// Ended tells that a connection has ended that a Feed was asked to Watch: why is the HTTP
+// side's word for it, or noproc, reason a term that it was ended with, nil if none. Any
+// goroutine; it does not block. reason is not used after the call.
+func (n *Node) Ended(conn uint64, why string, reason []byte) {
+	for _, c := range n.peers.all() {
+		c.held.fire(conn, why, reason)
+	}
+}
 
 var errNotConnected = errors.New("not connected: connect first")
 

@@ -43,11 +43,14 @@ func (p *peers) remove(c *conn) {
 // sent, but writes only after it has returned.
 func (n *Node) peerUp(c *conn) {
 	n.peers.add(c)
+	n.teller.wake()
 }
 
 // peerDown is called on the reader's goroutine after the writer has ended; what is
 // sent to c from now on is lost.
 func (n *Node) peerDown(c *conn) {
 	n.peers.remove(c)
+	c.held.end()
 	c.asked.end()
+	n.teller.wake()
 }

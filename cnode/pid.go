@@ -34,8 +34,18 @@ func (n *Node) ours(pid etf.Pid) bool {
 	return string(pid.Node) == n.o.Name && pid.Creation == n.creation
 }
 
-// isConn is true for the pid of a connection of this start, be it there or gone. The
-// number is then the pid's ID, as ergo has it.
-func (n *Node) isConn(pid etf.Pid) bool {
-	return pid.ID>>32 != 0 && n.ours(pid)
+// connOf gives the number of a connection of this start, be it there or gone. There is
+// none without a Feed to take what is sent to it.
+func (c *conn) connOf(term []byte) (conn uint64, ok bool) {
+	node, p, ok := pidParts(term)
+	if !ok || p.serial == 0 || p.creation != c.n.creation || string(node) != c.n.o.Name || c.feed == nil {
+		return 0, false
+	}
+	return uint64(p.serial)<<32 | uint64(p.id), true
+}
+
+// theirs gives the process of a pid that is the peer's.
+func (c *conn) theirs(term []byte) (p process, ok bool) {
+	node, p, ok := pidParts(term)
+	return p, ok && string(node) == c.peer
 }

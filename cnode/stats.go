@@ -5,6 +5,7 @@ import "sync/atomic"
 // Counters are a snapshot of what a Node has done since Start.
 type Counters struct {
 	Peers int // connected now
+	Held  int // links and monitors that peers have of connections now
 
 	PacketsIn, BytesIn   int64 // from peers, ticks included in bytes
 	PacketsOut, BytesOut int64 // to peers, ticks included in bytes
@@ -14,6 +15,8 @@ type Counters struct {
 	HandshakesShed   int64 // unfinished ones closed because there were too many
 	Reconnects       int64 // connections to a peer that had been connected before
 	PeersLost        int64 // connections that ended other than by Stop
+
+	Told Told // what Erlang was told of connections
 
 	BadPackets  int64            // packets that ended their connection
 	BadMessages map[string]int64 // messages lost, by kind: payload, shape, uid, body, call, unknown

@@ -102,3 +102,66 @@ func binaryOf(term []byte) []byte {
 func isPid(term []byte) bool {
 	return term[0] == tagNewPid
 }
+
+// isRef is likewise for references.
+func isRef(term []byte) bool {
+	return term[0] == tagNewerRef
+}
+
+// pidParts reads NEW_PID_EXT without a copy of the node's name.
+func pidParts(term []byte) (node []byte, p process, ok bool) {
+	if !isPid(term) {
+		return nil, p, false
+	}
+	n := 1 + atomBytes(term[1:])
+	node, _ = atomText(term[1:n])
+	b := term[n:]
+	p.id, p.serial, p.creation = binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), binary.BigEndian.Uint32(b[8:])
+	return node, p, true
+}
+
+// refParts reads NEWER_REFERENCE_EXT without a copy of the node's name.
+func refParts(term []byte) (node []byte, r reference, ok bool) {
+	if term[0] != tagNewerRef {
+		return nil, r, false
+	}
+	r.words = uint32(binary.BigEndian.Uint16(term[1:]))
+	n := 3 + atomBytes(term[3:])
+	node, _ = atomText(term[3:n])
+	b := term[n:]
+	r.creation = binary.BigEndian.Uint32(b)
+	for i := range r.words {
+		r.word[i] = binary.BigEndian.Uint32(b[4+4*i:])
+	}
+	return node, r, true
+}
+
+// listOf gives the elements of a proper list, each a term, if they are not more than
+// most. A string list's are made.
+func listOf(term []byte, most int) (elements [][]byte, ok bool) {
+	switch term[0] {
+	case tagNil:
+		return nil, true
+	case tagString:
+		if len(term)-3 > most {
+			return nil, false
+		}
+		for _, v := range term[3:] {
+			elements = append(elements, appendInt(nil, int64(v)))
+		}
+		return elements, true
+	case tagList:
+		n := binary.BigEndian.Uint32(term[1:])
+		if uint64(n) > uint64(most) {
+			return nil, false
+		}
+		b := term[5:]
+		for range n {
+			var e []byte
+			e, b = next(b)
+			elements = append(elements, e)
+		}
+		return elements, b[0] == tagNil
+	}
+	return nil, false
+}

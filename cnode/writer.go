@@ -27,6 +27,9 @@ type writer struct {
 	patience time.Duration // for one write
 	wake     chan struct{} // 1: there is something to do
 	done     chan struct{} // closed when run has returned
+	// more appends what need not wait in buf, and says how many packets, and whether some
+	// are left for the next write. Nil: there is never any.
+	more func(dst []byte) (_ []byte, packets int, left bool)
 
 	mu      sync.Mutex // protects what follows
 	buf     []byte     // packets not yet given to the socket
@@ -125,7 +128,16 @@ func (w *writer) run() (err error) {
 		out, last := w.buf, w.last
 		w.buf = spare[:0]
 		w.mu.Unlock()
-		packets := uint64(len(out))
+		put := uint64(len(out))
+		left := false
+		if w.more != nil {
+			var packets int
+			out, packets, left = w.more(out)
+			w.counters.packetsOut.Add(int64(packets))
+		}
+		if left {
+			w.signal()
+		}
 		if len(out) == 0 && due {
 			out = append(out, 0, 0, 0, 0) // OTP erl_dist_protocol: a tick is a length of zero
 		}
@@ -137,12 +149,12 @@ func (w *writer) run() (err error) {
 				return err
 			}
 			wrote = true
-			w.tell(packets)
+			w.tell(put)
 		}
 		if spare = out; cap(spare) > maxQueuedBytes/8 {
 			spare = nil // one burst does not stay in memory
 		}
-		if last {
+		if last && !left {
 			return nil
 		}
 	}
