@@ -292,6 +292,18 @@ func (h *held) appendSignal(dst []byte, e *hold) []byte {
 	return dst
 }
 
+// linked is true if the peer links to conn, also if that has fired and is not written.
+func (h *held) linked(conn uint64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := h.first[conn]; i != 0; i = h.at(i).next {
+		if h.at(i).kind == holdLink {
+			return true
+		}
+	}
+	return false
+}
+
 // size is the number of links and monitors.
 func (h *held) size() int {
 	h.mu.Lock()

@@ -229,6 +229,7 @@ func (n *Node) Stats() Counters {
 // side's word for it, or noproc, reason a term that it was ended with, nil if none. Any
 // goroutine; it does not block. reason is not used after the call.
 func (n *Node) Ended(conn uint64, why string, reason []byte) {
+	n.teller.ending(conn, why)
 	for _, c := range n.peers.all() {
 		c.held.fire(conn, why, reason)
 	}

@@ -1,0 +1,514 @@
+package cnode
+
+import (
+	"context"
+	"encoding/binary"
+	"sync"
+	"time"
+)
+
+const (
+	maxFlights   = 1000             // calls under way at a time: a peer is not flooded
+	callPatience = 30 * time.Second // for an answer
+	callsScan    = time.Second      // how often calls without one are looked for
+	callsBytes   = 4 << 20          // may wait for the peer when a call is made
+	callsPerLock = 32               // so that loops do not wait long
+	loginsRoom   = 8192             // logins that wait, beyond which none that were there are asked for
+)
+
+// callState is that of a connection whose login waits or is under way; others have none.
+type callState uint8
+
+const (
+	loginWaits callState = 1 + iota
+	loginFlies
+	loginFliesEnded // the connection has ended: its logout follows
+	loginFliesDone  // it has ended, and no logout is due
+)
+
+// result is what became of a call.
+type result int
+
+const (
+	resultOK result = iota
+	resultFailed
+	resultTimeout
+	results
+)
+
+// logins is a Subscriber: the calls of Options.Login and Options.Logout on one peer, from
+// its coming to its going. Loops leave what they know, answers come on the peer's
+// reader, and the teller calls.
+//
+// Bounds: the logins that wait are those of connections that are there; at the end of
+// a connection its login leaves the queue. A logout goes before all logins, so those
+// that wait are no more than connections were logged in when the last of them waited
+// for nothing.
+type logins struct {
+	// set once
+	t             *teller
+	n             *Node
+	c             *conn
+	login, logout *rexCall // nil: not wanted
+
+	// owned by the teller's goroutine
+	unsubscribe func()
+	packet      []byte // scratch
+	scanned     time.Time
+
+	mu      sync.Mutex // protects what follows
+	over    bool       // the peer is gone or another has the logins: nothing counts any more
+	state   map[uint64]callState
+	most    int // entries of state since it was made
+	waiting loginQueue
+	leaving numberQueue     // logouts
+	linked  map[uint64]bool // linked to by the peer and ended, as one of Node.Ended and Closed has told
+	flights [maxFlights]flight
+	free    []int // of flights
+	caught  int   // loops that have told of all that were there
+}
+
+// flight is the place of one call that is under way.
+type flight struct {
+	answer func(answer []byte, down bool) // made once
+	ref    uint64                         // 0: answered, or none
+	began  time.Time
+	conn   uint64
+	logout bool
+}
+
+func newLogins(t *teller, c *conn) *logins {
+	l := &logins{
+		t:      t,
+		n:      t.n,
+		c:      c,
+		login:  newRexCall(t.n, t.n.o.Login),
+		logout: newRexCall(t.n, t.n.o.Logout),
+		state:  make(map[uint64]callState),
+		linked: make(map[uint64]bool),
+		free:   make([]int, maxFlights),
+	}
+	for i := range l.free {
+		l.free[i] = maxFlights - 1 - i
+	}
+	return l
+}
+
+func (l *logins) begin() { l.unsubscribe = l.n.o.Subscribe(l) }
+
+// stop is the teller's. What is under way or waits is forgotten: the next peer's logins
+// begin with every connection that is there.
+func (l *logins) stop() {
+	l.unsubscribe()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.flights {
+		if f := &l.flights[i]; f.ref != 0 {
+			l.c.asked.forget(f.ref)
+		}
+	}
+	l.state, l.linked, l.waiting, l.leaving = nil, nil, loginQueue{}, numberQueue{}
+	l.t.counts.loginsWaiting.Store(0)
+	l.t.counts.logoutsWaiting.Store(0)
+	l.t.counts.inFlight.Store(0)
+	l.over = true
+}
+
+// idle is true if nothing waits and nothing is under way.
+func (l *logins) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.over || l.waiting.n == 0 && l.leaving.len() == 0 && len(l.free) == maxFlights
+}
+
+// Opened is called by loops.
+func (l *logins) Opened(conn uint64, id int64, name []byte, _ string, _ bool) {
+	if l.login == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return
+	}
+	l.state[conn] = loginWaits
+	l.most = max(l.most, len(l.state))
+	l.waiting.push(conn, id, name)
+	l.t.wake()
+}
+
+// Closed is called by loops, before or after Node.Ended for the same connection.
+func (l *logins) Closed(conn uint64, _ int64, _ []byte, _ string, _ []byte) {
+	linked := l.logout != nil && l.c.held.linked(conn)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return
+	}
+	if l.linked[conn] {
+		linked = true
+		delete(l.linked, conn)
+	} else if linked {
+		l.linked[conn] = true // until ending
+	}
+	logout := l.logout != nil && !linked
+	switch state := l.state[conn]; {
+	case state == loginWaits:
+		l.forget(conn)
+		l.waiting.n--
+		l.waiting.prune(l.waits)
+	case state == loginFlies && logout:
+		l.state[conn] = loginFliesEnded
+	case state == loginFlies:
+		l.state[conn] = loginFliesDone
+	case logout:
+		l.leaving.push(conn)
+		l.t.wake()
+	}
+}
+
+// ending is called before the links to conn fire, on the goroutine that calls Closed:
+// when that comes after it, the link may be gone from held. A link that came after the
+// end is answered noproc, and does for a logout too.
+func (l *logins) ending(conn uint64, why string) {
+	if l.logout == nil || !l.c.held.linked(conn) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.over:
+	case why == "noproc":
+		delete(l.linked, conn)
+		if l.state[conn] == loginFliesEnded {
+			l.state[conn] = loginFliesDone
+		}
+	case l.linked[conn]:
+		delete(l.linked, conn)
+	default:
+		l.linked[conn] = true // until Closed
+	}
+}
+
+// Room is called by loops.
+func (l *logins) Room() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(0, loginsRoom-l.waiting.n)
+}
+
+// Caught is called by loops. Connections that had not been told of yet may have ended;
+// from now on each end is told of twice.
+func (l *logins) Caught(_, loops int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.caught++; l.caught == loops {
+		clear(l.linked)
+	}
+}
+
+// waits needs mu.
+func (l *logins) waits(conn uint64) bool { return l.state[conn] == loginWaits }
+
+// forget needs mu. Memory of a great many logins at once is given back after them.
+func (l *logins) forget(conn uint64) {
+	delete(l.state, conn)
+	if len(l.state) == 0 && l.most > loginsRoom {
+		l.state, l.most = make(map[uint64]callState), 0
+	}
+}
+
+// turn calls what may be called now, and gives up what takes too long.
+func (l *logins) turn(now time.Time) {
+	for l.some(now) {
+	}
+	if now.Sub(l.scanned) >= callsScan {
+		l.scanned = now
+		l.expire(now)
+	}
+}
+
+// some makes a few calls and is true if there may be more to make.
+func (l *logins) some(now time.Time) bool {
+	if l.c.w.waiting() > callsBytes {
+		return false // at the next tick
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.gauge()
+	for range callsPerLock {
+		if len(l.free) == 0 || l.over {
+			return false
+		}
+		if conn, ok := l.leaving.pop(); ok {
+			if !l.call(l.logout, nil, conn, now) {
+				return false
+			}
+			continue
+		}
+		conn, uid, ok := l.waiting.pop(l.waits)
+		if !ok {
+			return false
+		}
+		l.state[conn] = loginFlies
+		if !l.call(l.login, uid, conn, now) {
+			return false
+		}
+	}
+	return true
+}
+
+// call needs mu and a free flight. False: the peer is gone, and the teller will know.
+func (l *logins) call(what *rexCall, uid []byte, conn uint64, now time.Time) bool {
+	slot := l.free[len(l.free)-1]
+	f := &l.flights[slot]
+	if f.answer == nil {
+		f.answer = func(answer []byte, down bool) { l.answered(slot, answer, down) }
+	}
+	f.ref = l.c.asked.ask(f.answer)
+	if f.ref == 0 {
+		return false
+	}
+	l.free = l.free[:len(l.free)-1]
+	f.conn, f.began, f.logout = conn, now, uid == nil
+	l.packet = what.appendTo(l.packet[:0], f.ref, uid, conn)
+	l.c.send(l.packet)
+	return true
+}
+
+// answered is called on the peer's reader, once for each call that expire has not
+// given up. down: the peer is gone.
+func (l *logins) answered(slot int, answer []byte, down bool) {
+	if down {
+		return
+	}
+	r := resultOK
+	if callFailed(answer) {
+		r = resultFailed
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return
+	}
+	if r != resultOK {
+		l.complain(&l.flights[slot], textOf(answer))
+	}
+	l.landed(slot, r)
+	l.t.wake()
+}
+
+// expire gives up calls that have no answer.
+func (l *logins) expire(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for slot := range l.flights {
+		f := &l.flights[slot]
+		// Not forgotten: the reader is about to land it.
+		if f.ref != 0 && now.Sub(f.began) > callPatience && l.c.asked.forget(f.ref) {
+			l.complain(f, []byte("no answer"))
+			l.landed(slot, resultTimeout)
+		}
+	}
+	l.gauge()
+}
+
+// landed needs mu. A failed login that ends its connection keeps its place until the
+// HTTP side has been told, so that those are bounded too.
+func (l *logins) landed(slot int, r result) {
+	f := &l.flights[slot]
+	f.ref = 0
+	if f.logout {
+		l.t.counts.logouts[r].Add(1)
+		l.release(slot)
+		return
+	}
+	l.t.counts.logins[r].Add(1)
+	state := l.state[f.conn]
+	l.forget(f.conn)
+	switch {
+	case state == loginFliesEnded && !l.c.held.linked(f.conn):
+		l.leaving.push(f.conn)
+	case state == loginFlies && r != resultOK && l.n.o.LoginFailure == loginClose && l.n.o.NewFeed != nil:
+		l.t.failed.add(failedLogin{l, slot, f.conn})
+		return
+	}
+	l.release(slot)
+}
+
+// release needs mu.
+func (l *logins) release(slot int) { l.free = append(l.free, slot) }
+
+func (l *logins) complain(f *flight, text []byte) {
+	message, kind := "login failed", "login"
+	if f.logout {
+		message, kind = "logout failed", "logout"
+	}
+	if len(text) > maxTextBytes {
+		text = text[:maxTextBytes]
+	}
+	l.n.complain(message, kind, "node", l.n.o.Name, "peer", l.c.peer, "err", string(text))
+}
+
+// gauge needs mu. One that is over has nothing to say: its successor does.
+func (l *logins) gauge() {
+	if l.over {
+		return
+	}
+	l.t.counts.loginsWaiting.Store(int64(l.waiting.n))
+	l.t.counts.logoutsWaiting.Store(int64(l.leaving.len()))
+	l.t.counts.inFlight.Store(int64(maxFlights - len(l.free)))
+}
+
+// loginQueue has connections in the order in which they came, number and encoded uid
+// one behind the other: no object for each. Those that have ended stay in it until their
+// turn or until they are the greater part.
+type loginQueue struct {
+	n     int // that wait
+	held  int // that are in it
+	bytes []byte
+	head  int // of the first
+}
+
+const queueKept = 64 << 10 // bytes that an empty queue keeps
+
+func (q *loginQueue) push(conn uint64, id int64, name []byte) {
+	if q.head > len(q.bytes)/2 {
+		q.bytes = q.bytes[:copy(q.bytes, q.bytes[q.head:])]
+		q.head = 0
+	}
+	q.bytes = appendUID(binary.BigEndian.AppendUint64(q.bytes, conn), id, name)
+	q.n++
+	q.held++
+}
+
+// pop gives the first that waits; uid is valid until the next push.
+func (q *loginQueue) pop(waits func(conn uint64) bool) (conn uint64, uid []byte, ok bool) {
+	for q.held > 0 {
+		entry := q.bytes[q.head:]
+		conn = binary.BigEndian.Uint64(entry)
+		uid, _ = next(entry[8:])
+		q.head += 8 + len(uid)
+		q.held--
+		if waits(conn) {
+			q.n--
+			return conn, uid, true
+		}
+	}
+	if cap(q.bytes) > queueKept {
+		q.bytes = nil
+	}
+	q.bytes, q.head = q.bytes[:0], 0
+	return 0, nil, false
+}
+
+// prune drops those that do not wait, if they are many.
+func (q *loginQueue) prune(waits func(conn uint64) bool) {
+	if q.held < 1024 || q.held < 2*q.n {
+		return
+	}
+	kept := q.bytes[:0]
+	for rest := q.bytes[q.head:]; len(rest) > 0; {
+		conn := binary.BigEndian.Uint64(rest)
+		uid, _ := next(rest[8:])
+		entry := rest[:8+len(uid)]
+		rest = rest[len(entry):]
+		if waits(conn) {
+			kept = append(kept, entry...)
+		}
+	}
+	q.bytes, q.head, q.held = kept, 0, q.n
+}
+
+// numberQueue has connections in the order in which they came.
+type numberQueue struct {
+	conns []uint64
+	head  int
+}
+
+func (q *numberQueue) len() int { return len(q.conns) - q.head }
+
+func (q *numberQueue) push(conn uint64) {
+	if q.head > len(q.conns)/2 {
+		q.conns = q.conns[:copy(q.conns, q.conns[q.head:])]
+		q.head = 0
+	}
+	q.conns = append(q.conns, conn)
+}
+
+func (q *numberQueue) pop() (conn uint64, ok bool) {
+	if q.len() == 0 {
+		return 0, false
+	}
+	conn = q.conns[q.head]
+	if q.head++; q.len() == 0 {
+		if 8*cap(q.conns) > queueKept {
+			q.conns = nil
+		}
+		q.conns, q.head = q.conns[:0], 0
+	}
+	return conn, true
+}
+
+// failedLogins are those whose connections are to be closed. A Feed may make its caller
+// wait, so that a goroutine of its own does it.
+type failedLogins struct {
+	woken chan struct{} // 1: there is one
+	mu    sync.Mutex    // protects list; taken with that of logins held
+	list  []failedLogin // at most as many as places for calls
+}
+
+type failedLogin struct {
+	of   *logins
+	slot int // of of, to be given back
+	conn uint64
+}
+
+func newFailedLogins() failedLogins { return failedLogins{woken: make(chan struct{}, 1)} }
+
+func (f *failedLogins) add(l failedLogin) {
+	f.mu.Lock()
+	f.list = append(f.list, l)
+	f.mu.Unlock()
+	select {
+	case f.woken <- struct{}{}:
+	default:
+	}
+}
+
+func (f *failedLogins) take() []failedLogin {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := f.list
+	f.list = nil
+	return list
+}
+
+var (
+	loginFailedText = []byte("login_failed")
+	loginFailedTerm = appendAtom(nil, "login_failed")
+)
+
+// closeFailed runs until ctx ends.
+func (t *teller) closeFailed(ctx context.Context) {
+	feed := t.n.o.NewFeed("")
+	defer feed.End()
+	for {
+		select {
+		case <-t.failed.woken:
+		case <-ctx.Done():
+			return
+		}
+		list := t.failed.take()
+		for _, f := range list {
+			feed.Exit(f.conn, loginFailedText, loginFailedTerm)
+		}
+		feed.Flush(func() {})
+		for _, f := range list {
+			f.of.mu.Lock()
+			f.of.release(f.slot)
+			f.of.mu.Unlock()
+		}
+		t.wake()
+	}
+}
