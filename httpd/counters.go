@@ -16,9 +16,9 @@ func (c *counter) Load() uint64 { return c.v.Load() }
 
 // answerCodes are the statuses that Halley answers with.
 var answerCodes = [...]int{
-	http.StatusOK, http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusRequestTimeout,
-	http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge, http.StatusServiceUnavailable,
-	http.StatusHTTPVersionNotSupported,
+	http.StatusOK, http.StatusAccepted, http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed,
+	http.StatusRequestTimeout, http.StatusLengthRequired, http.StatusRequestEntityTooLarge, http.StatusRequestURITooLong,
+	http.StatusRequestHeaderFieldsTooLarge, http.StatusServiceUnavailable, http.StatusHTTPVersionNotSupported,
 }
 
 // counters are a loop's.
@@ -30,10 +30,12 @@ type counters struct {
 	acceptErrors counter
 	closed       [numReasons]counter
 	answers      [len(answerCodes)]counter
+	inbox        [numInboxResults]counter
 	bytesWritten counter
 	writes       counter
 	streams      atomic.Int64
 	open         atomic.Int64
+	retired      atomic.Int64 // slots
 	users        atomic.Int64
 	pendingBytes atomic.Int64
 }
@@ -61,9 +63,15 @@ type Stats struct {
 	Opened       uint64
 	Closed       map[string]uint64 // by reason
 	Requests     map[int]uint64    // by status
+	// Inbox counts what clients sent with POST, by result.
+	Inbox        map[string]uint64
 	AcceptErrors uint64
 	BytesWritten uint64
 	Writes       uint64
+	// CommandsDiscarded ended connections, and found no room to be handed over.
+	CommandsDiscarded uint64
+	// SlotsRetired have had as many connections as have numbers.
+	SlotsRetired int64
 	// MailboxBytes and MailboxEntries wait for the loops.
 	MailboxBytes   int64
 	MailboxEntries int64
@@ -90,6 +98,8 @@ func (s *Server) Stats() Stats {
 		Discarded:          make(map[string]uint64, numDiscards),
 		Closed:             make(map[string]uint64, numReasons),
 		Requests:           make(map[int]uint64, len(answerCodes)),
+		Inbox:              make(map[string]uint64, numInboxResults),
+		CommandsDiscarded:  s.commandsLost.Load(),
 		MailboxWaitSeconds: float64(s.mailboxWaited.Load()) / 1e9,
 		MaxConnections:     s.maxOpen,
 	}
@@ -101,6 +111,7 @@ func (s *Server) Stats() Stats {
 		st.Connections += c.streams.Load()
 		st.Open += c.open.Load()
 		st.Users += c.users.Load()
+		st.SlotsRetired += c.retired.Load()
 		st.PendingBytes += c.pendingBytes.Load()
 		st.Copied += c.copied.Load()
 		st.Written += c.written.Load()
@@ -115,6 +126,9 @@ func (s *Server) Stats() Stats {
 		}
 		for i := range c.closed {
 			st.Closed[reason(i).String()] += c.closed[i].Load()
+		}
+		for i := range c.inbox {
+			st.Inbox[inboxResult(i).String()] += c.inbox[i].Load()
 		}
 		for i := range c.answers {
 			st.Requests[answerCodes[i]] += c.answers[i].Load()

@@ -34,6 +34,8 @@ type engine interface {
 	// that another loop has given away.
 	detach(slot uint32) (fd int)
 	attach(slot uint32, fd int) error
+	// descriptor is a connection's socket, to ask the system about it.
+	descriptor(slot uint32) (fd int)
 	// stop makes run return; connections still open are closed first.
 	stop()
 }

@@ -333,6 +333,8 @@ func (e *epollEngine) attach(slot uint32, fd int) error {
 	return nil
 }
 
+func (e *epollEngine) descriptor(slot uint32) int { return e.socks[slot].fd() }
+
 // detach gives a slot's socket away: another loop attaches it.
 func (e *epollEngine) detach(slot uint32) int {
 	fd := e.socks[slot].fd()

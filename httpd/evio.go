@@ -355,6 +355,8 @@ func (e *evioEngine) retryWrites() {
 	}
 }
 
+func (e *evioEngine) descriptor(slot uint32) int { return int(e.fds[slot]) }
+
 // detach and attach are for several loops, and evio has one.
 func (e *evioEngine) detach(uint32) int { panic("httpd: evio has one loop") }
 

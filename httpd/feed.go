@@ -10,20 +10,35 @@ import (
 type kind uint8
 
 const (
-	kindMessage kind = iota
+	kindNone    kind = iota // settled
+	kindMessage             // to a uid
+	kindSend                // to a connection
 	kindAll
+	// Commands, which are no messages (command.go):
 	kindClose
+	kindExit
+	kindWatch
+	kindWhereis
+	kindInfo
 )
 
 // entry is one message or command. Its slices belong to the feed's caller
 // until done is called.
 type entry struct {
-	kind  kind
-	id    int64
-	name  []byte
-	body  []byte // for kindClose the reason
-	reply func(n int)
-	all   *broadcast // of kindAll
+	kind kind
+	id   int64  // an integer uid, or the number of a connection
+	name []byte // a binary uid
+	body []byte // of kindClose and kindExit the reason
+	rare *rare
+}
+
+// rare is what most entries do not have.
+type rare struct {
+	text    []byte      // of kindClose and kindExit: for the log
+	reply   func(n int) // of kindMessage and kindClose
+	whereis func(conns []uint64)
+	info    func(info *Info)
+	all     *broadcast
 }
 
 // broadcast counts to how many connections the loops have handed one message to all:
@@ -51,6 +66,8 @@ type part struct {
 	// In the first part of a batch that is in a mailbox:
 	last  *part // of the batch
 	older *part // the first part of the batch pushed before it
+	// beyond says that it came when the mailbox was full (mailbox.pushBeyond).
+	beyond bool
 }
 
 // batch is what a feed hands to a loop in one step: parts in their order.
@@ -86,30 +103,32 @@ func (s *Server) NewFeed() *Feed { return &Feed{server: s, open: make([]batch, l
 // Message hands over body for every connection of a uid: the integer id if
 // name is nil. Both slices are used until the done of the next Flush.
 func (f *Feed) Message(id int64, name, body []byte) {
-	f.add(f.server.owner(id, name), entry{kind: kindMessage, id: id, name: name, body: body})
+	f.add(f.server.owner(id, name), &entry{kind: kindMessage, id: id, name: name, body: body})
+	f.count++
+}
+
+// Send hands over body for the connection of that number. If it is gone, that
+// is a message that found nobody. body is used until the done of the next Flush.
+func (f *Feed) Send(conn uint64, body []byte) {
+	f.add(f.server.loopOf(conn), &entry{kind: kindSend, id: int64(conn), body: body})
 	f.count++
 }
 
 // Deliver is Message with a reply: how many connections it was handed to. It
 // is called once, on a goroutine that must not be blocked.
 func (f *Feed) Deliver(id int64, name, body []byte, reply func(n int)) {
-	f.add(f.server.owner(id, name), entry{kind: kindMessage, id: id, name: name, body: body, reply: reply})
+	f.add(f.server.owner(id, name), &entry{kind: kindMessage, id: id, name: name, body: body, rare: &rare{reply: reply}})
 	f.count++
 }
 
 // All hands over body for every connection.
 func (f *Feed) All(body []byte) {
-	b := &broadcast{}
-	b.loops.Store(int32(len(f.server.loops)))
+	r := &rare{all: &broadcast{}}
+	r.all.loops.Store(int32(len(f.server.loops)))
 	for i := range f.server.loops {
-		f.add(i, entry{kind: kindAll, body: body, all: b})
+		f.add(i, &entry{kind: kindAll, body: body, rare: r})
 	}
 	f.count++
-}
-
-// Close ends every connection of a uid; reason is for the log.
-func (f *Feed) Close(id int64, name, reason []byte) {
-	f.add(f.server.owner(id, name), entry{kind: kindClose, id: id, name: name, body: reason})
 }
 
 // Bad counts a message that was not understood.
@@ -122,20 +141,24 @@ func (f *Feed) Bad() {
 // way belongs to the loops.
 func (f *Feed) End() {}
 
-func (f *Feed) add(loop int, e entry) {
+func (f *Feed) add(loop int, e *entry) {
 	if f.cur == nil {
 		f.cur = f.server.newDelivery()
 	}
 	b := &f.open[loop]
-	if b.last == nil || len(b.last.entries) == maxPartEntries {
-		b.grow(f.server.newPart(f.cur))
-	}
-	b.last.entries = append(b.last.entries, e)
-	b.last.bytes += int64(len(e.body))
-	b.bytes += int64(len(e.body))
-	if b.entries++; b.entries == maxBatchEntries {
+	if b.add(f.server, f.cur, e); b.entries == maxBatchEntries {
 		f.hand(loop)
 	}
+}
+
+func (b *batch) add(s *Server, d *delivery, e *entry) {
+	if b.last == nil || len(b.last.entries) == maxPartEntries {
+		b.grow(s.newPart(d))
+	}
+	b.last.entries = append(b.last.entries, *e)
+	b.last.bytes += int64(len(e.body))
+	b.bytes += int64(len(e.body))
+	b.entries++
 }
 
 func (b *batch) grow(p *part) {
@@ -149,12 +172,12 @@ func (b *batch) grow(p *part) {
 }
 
 // hand gives a loop what was collected for it. It waits while the mailbox is
-// full, at most Options.MailboxWait; then the batch is discarded and counted.
+// full, at most Options.MailboxWait; then the batch is refused.
 func (f *Feed) hand(loop int) {
 	b := f.open[loop]
 	f.open[loop] = batch{}
-	if !f.push(f.server.loops[loop].mailbox, &b) {
-		f.reject(&b)
+	if m := f.server.loops[loop].mailbox; !f.push(m, &b) {
+		f.reject(m, &b)
 	}
 }
 
@@ -214,12 +237,14 @@ func (s *Server) discardLate(m *mailbox) {
 	}
 }
 
-// reject counts a batch that found no room.
-func (f *Feed) reject(b *batch) {
+// reject ends a batch that found no room: its messages are counted, its commands
+// answered (refuse), and those that end connections get the mailbox's last room.
+func (f *Feed) reject(m *mailbox, b *batch) {
 	why := discardOverload
 	if f.server.closing.Load() {
 		why = discardClosing
 	}
+	f.server.rescue(m, b)
 	for p := b.first; p != nil; {
 		next := p.next
 		f.server.discarded[why].Add(p.messages())
@@ -232,7 +257,8 @@ func (f *Feed) reject(b *batch) {
 func (p *part) messages() uint64 {
 	n := uint64(0)
 	for i := range p.entries {
-		if p.entries[i].kind != kindClose {
+		switch p.entries[i].kind {
+		case kindMessage, kindSend, kindAll:
 			n++
 		}
 	}
@@ -287,14 +313,30 @@ func (s *Server) finish(p *part) {
 // finishUnread ends a part that no loop has worked on.
 func (s *Server) finishUnread(p *part) {
 	for i := range p.entries {
-		if reply := p.entries[i].reply; reply != nil {
-			reply(0)
-		}
-		if all := p.entries[i].all; all != nil {
-			s.enterAll(all, 1) // as a message that was discarded
-		}
+		s.refuse(&p.entries[i])
 	}
 	s.finish(p)
+}
+
+// refuse answers an entry that no loop has worked on, as if there were no connections: who
+// asks waits for an answer. A Watch is answered that way, too, although its connection
+// may be there: to Erlang that is a link or monitor that could not be made, and it
+// fires at once. Should the connection have been watched before, its end is told all the same.
+func (s *Server) refuse(e *entry) {
+	r := e.rare
+	switch {
+	case e.kind == kindWatch:
+		s.tellEnd(uint64(e.id), nobody, nil)
+	case r == nil:
+	case r.reply != nil:
+		r.reply(0)
+	case r.whereis != nil:
+		r.whereis(nil)
+	case r.info != nil:
+		r.info(nil)
+	case r.all != nil:
+		s.enterAll(r.all, 1) // as a message that was discarded
+	}
 }
 
 // drop gives up one reference to a delivery; the last one ends it.

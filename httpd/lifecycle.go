@@ -7,7 +7,7 @@ import (
 )
 
 // This file is the way of a connection: accepted, its request head read, a
-// stream or an answer, its end.
+// stream or an answer, its end. A POST goes on in inbox.go.
 
 // onAccept gives a new connection a slot. Beyond the limit of connections a
 // few more are taken in, to be told so; the rest are closed at once.
@@ -30,20 +30,26 @@ func (l *loop) onAccept() (uint32, bool) {
 	return slot, true
 }
 
-// onRead collects the request head; what a client sends later is ignored, up
-// to a bound.
+// onRead collects the request; what a client sends later is ignored, up to a
+// bound.
 func (l *loop) onRead(slot uint32, data []byte) {
-	c := &l.slots.conns[slot]
-	if c.state == stateHead {
+	switch l.slots.conns[slot].state {
+	case stateHead:
 		l.readHead(slot, data)
-		return
+	case stateBody:
+		l.readBody(slot, data)
+	default:
+		l.ignore(slot, len(data))
 	}
-	l.ignore(slot, len(data))
 }
 
 func (l *loop) ignore(slot uint32, n int) {
 	c := &l.slots.conns[slot]
-	if c.ignored += uint32(n); c.ignored > maxIgnoredBytes && c.state != stateClosed {
+	limit := uint32(maxIgnoredBytes)
+	if c.state == stateEnding || c.state == stateLinger {
+		limit = maxLingerBytes
+	}
+	if c.ignored += uint32(n); c.ignored > limit && c.state != stateClosed {
 		l.close(slot, reasonFlood, true)
 	}
 }
@@ -70,7 +76,7 @@ func (l *loop) readHead(slot uint32, data []byte) {
 		l.heads[slot] = head
 	default:
 		delete(l.heads, slot)
-		l.request(slot, head[:end], len(head)-end)
+		l.request(slot, head[:end], head[end:])
 	}
 }
 
@@ -84,16 +90,17 @@ func (l *loop) tooLarge(head []byte) *answer {
 	return l.server.uriTooLong
 }
 
-// opening is a stream that is to begin.
+// opening is a stream that is to begin, or a POST.
 type opening struct {
 	uid       string
 	url       string // as requested
 	transport transport
-	extra     int // bytes that came after the request head
+	extra     int   // bytes that came after the request
+	post      *post // nil: a stream
 }
 
-// request answers a complete request head, behind which came extra bytes.
-func (l *loop) request(slot uint32, head []byte, extra int) {
+// request answers a complete request head, behind which came extra.
+func (l *loop) request(slot uint32, head, extra []byte) {
 	c := &l.slots.conns[slot]
 	req, uid, answer := l.server.route(l.headReader, head)
 	isHead := req != nil && req.Method == http.MethodHead
@@ -106,10 +113,14 @@ func (l *loop) request(slot uint32, head []byte, extra int) {
 	}
 	if answer != nil {
 		l.answer(slot, answer, isHead, reasonAnswered)
-		l.ignore(slot, extra)
+		l.ignore(slot, len(extra))
 		return
 	}
-	o := opening{uid: uid, url: req.RequestURI, transport: transportChunked, extra: extra}
+	if req.Method == http.MethodPost {
+		l.takePost(slot, req, uid, extra)
+		return
+	}
+	o := opening{uid: uid, url: req.RequestURI, transport: transportChunked, extra: len(extra)}
 	if !req.ProtoAtLeast(1, 1) {
 		o.transport = transportIdentity
 	}
@@ -119,8 +130,8 @@ func (l *loop) request(slot uint32, head []byte, extra int) {
 		l.count.answered(http.StatusOK)
 		l.scratch = appendStreamHead(l.scratch[:0], c.transport, l.dateLine())
 		l.send(slot, l.scratch)
-		l.finish(slot, reasonAnswered)
-		l.ignore(slot, extra)
+		l.finish(slot, reasonAnswered, nil)
+		l.ignore(slot, len(extra))
 	case owner != l.index:
 		l.move(slot, l.server.loops[owner], o)
 	default:
@@ -146,8 +157,10 @@ func (l *loop) begin(slot uint32, o opening) {
 func (l *loop) startStream(slot uint32, uid string) {
 	c := &l.slots.conns[slot]
 	c.state = stateStream
+	c.opened = l.seconds()
 	l.users.add(l.slots.conns, slot, uid)
 	l.count.streams.Add(1)
+	l.tellNew(slot)
 	if l.debug() {
 		l.log.Debug("connected", "uid", uid, "slot", slot)
 	}
@@ -163,7 +176,7 @@ func (l *loop) replaceOldest(slot uint32) {
 		old := next
 		next = l.slots.conns[old].next
 		if n >= l.server.opts.MaxPerUID {
-			l.finish(old, reasonReplaced)
+			l.finish(old, reasonReplaced, nil)
 		}
 	}
 }
@@ -173,13 +186,14 @@ func (l *loop) answer(slot uint32, a *answer, isHead bool, why reason) {
 	l.count.answered(a.code)
 	l.scratch = a.append(l.scratch[:0], l.dateLine(), isHead)
 	if l.send(slot, l.scratch) {
-		l.end(slot, why)
+		l.end(slot, why, nil)
 	}
 }
 
 // finish ends a connection in an orderly way: what is queued goes out, a
-// stream gets its last chunk, then the write side is shut.
-func (l *loop) finish(slot uint32, why reason) {
+// stream gets its last chunk, then the write side is shut. given is the reason as
+// Erlang has put it, nil if it has not.
+func (l *loop) finish(slot uint32, why reason, given []byte) {
 	c := &l.slots.conns[slot]
 	if c.firstFrag != 0 {
 		l.flushConn(slot)
@@ -189,16 +203,16 @@ func (l *loop) finish(slot uint32, why reason) {
 			return
 		}
 	}
-	l.end(slot, why)
+	l.end(slot, why, given)
 }
 
 // end waits until the last bytes are out.
-func (l *loop) end(slot uint32, why reason) {
+func (l *loop) end(slot uint32, why reason, given []byte) {
 	c := &l.slots.conns[slot]
 	if c.state == stateClosed {
 		return
 	}
-	l.leave(slot)
+	l.leave(slot, why, given)
 	c.reason = why
 	c.state = stateEnding
 	if c.pending == 0 {
@@ -217,18 +231,22 @@ func (l *loop) linger(slot uint32) {
 	l.wheel.set(l.slots.conns, slot, l.now(), lingerTimeout)
 }
 
-// leave takes a connection from the streams that messages reach.
-func (l *loop) leave(slot uint32) {
+// leave takes a connection from the streams that messages reach: for Erlang it ends
+// here, whatever its last bytes still need.
+func (l *loop) leave(slot uint32, why reason, given []byte) {
 	c := &l.slots.conns[slot]
 	switch c.state {
 	case stateStream:
 		if l.debug() {
 			l.log.Debug("disconnected", "uid", l.users.spell(c), "slot", slot)
 		}
+		l.tellLeft(slot, why, given)
 		l.users.remove(l.slots.conns, slot)
 		l.count.streams.Add(-1)
 	case stateHead:
 		delete(l.heads, slot)
+	case stateBody:
+		l.posts.remove(slot)
 	}
 	l.wheel.unset(l.slots.conns, slot)
 }
@@ -245,7 +263,7 @@ func (l *loop) close(slot uint32, why reason, reset bool) {
 // settle ends all that a connection has, but for its socket and its slot.
 func (l *loop) settle(slot uint32, why reason) {
 	c := &l.slots.conns[slot]
-	l.leave(slot)
+	l.leave(slot, why, nil)
 	lost := discardClosing
 	if why == reasonSlow || why == reasonTotal {
 		lost = discardSlow
@@ -268,18 +286,23 @@ func (l *loop) onClosed(slot uint32, err error) {
 	c := &l.slots.conns[slot]
 	why := c.reason // set where Halley ended it
 	switch c.state {
-	case stateHead, stateStream:
-		if why = reasonNormal; err != nil {
-			why = reasonReset
+	case stateHead, stateBody, stateStream:
+		if why = reasonOf(err); l.server.stopped.Load() {
+			why = reasonDrained // Close has ended it
 		}
 		l.settle(slot, why)
 	case stateEnding, stateLinger:
 		l.settle(slot, why)
 	}
 	l.count.closed[why].add(1)
+	l.freeSlot(slot)
+	l.server.open.Add(-1)
+}
+
+func (l *loop) freeSlot(slot uint32) {
 	l.slots.put(slot)
 	l.count.open.Store(int64(l.slots.used))
-	l.server.open.Add(-1)
+	l.count.retired.Store(int64(l.slots.retired))
 }
 
 // drainTicks is over how many ticks of the drain its streams are ended: the
@@ -303,9 +326,9 @@ func (l *loop) drain(now time.Duration) {
 	for n := 0; n < l.drainQuota && l.drainCursor < l.slots.fresh; l.drainCursor++ {
 		switch l.slots.conns[l.drainCursor].state {
 		case stateStream:
-			l.finish(l.drainCursor, reasonDrained)
+			l.finish(l.drainCursor, reasonDrained, nil)
 			n++
-		case stateHead: // its request may be on its way
+		case stateHead, stateBody: // its request may be on its way
 			l.answer(l.drainCursor, l.server.shutting, false, reasonDrained)
 			n++
 		}

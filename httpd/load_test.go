@@ -94,6 +94,7 @@ func (nullEngine) wake()                                     {}
 func (nullEngine) notifyWritable(uint32)                     {}
 func (nullEngine) detach(uint32) int                         { return 0 }
 func (nullEngine) attach(uint32, int) error                  { return nil }
+func (nullEngine) descriptor(uint32) int                     { return -1 }
 func (nullEngine) closeWrite(uint32)                         {}
 func (nullEngine) close(uint32, bool)                        {}
 func (nullEngine) stop()                                     {}

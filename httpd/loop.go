@@ -16,8 +16,11 @@ const (
 	maxTurnWork = 8192
 	// maxFrags is how many frames a turn collects before it writes them.
 	maxFrags = 8192
-	// maxIgnoredBytes is what a client may send after its request head.
+	// maxIgnoredBytes is what a client may send after its request.
 	maxIgnoredBytes = 64 << 10
+	// maxLingerBytes is what it may while it is being told no: a reset would
+	// overtake the answer, which a client reads when it has sent all it has.
+	maxLingerBytes = 16 << 20
 	// lingerTimeout is how long a client may take to close after the last byte.
 	lingerTimeout = 2 * time.Second
 	// endTimeout is how long the last bytes may wait for a client to read them.
@@ -45,14 +48,16 @@ type loop struct {
 	pendings     pendings
 	arrived      []arrival         // room for the next arrivals
 	heads        map[uint32][]byte // incomplete request heads by slot
+	posts        posts             // incomplete bodies
 	headReader   *headReader
 	wheel        *wheel // one time for each connection: its state says which
 	out          output
 	backlog      *part // taken from the mailbox, not yet worked on
 	backlogAt    int   // entries of the first of them that are
 	done         []*part
-	targets      []uint32 // the connections that a message is for
+	targets      []uint32 // the connections that a message or command is for
 	scratch      []byte
+	name         []byte // room for a binary uid
 	date         []byte // the Date header line of this second
 	dateAt       int64
 	start        time.Time
@@ -64,6 +69,8 @@ type loop struct {
 	drainQuota   int // streams ended in a tick
 	drained      sync.Once
 	isDrained    chan struct{}
+	tellings     []telling        // whom it tells of connections
+	subscribed   *[]*subscription // what they were made of
 	overTotalLog time.Duration
 	// Written by other loops.
 	arrivals arrivals
@@ -85,6 +92,7 @@ func newLoop(s *Server, index int, e engine) (*loop, error) {
 		slots:      slots,
 		users:      newUsers(),
 		heads:      map[uint32][]byte{},
+		posts:      newPosts(s.opts.MaxInboxBytes),
 		headReader: newHeadReader(),
 		wheel:      newWheel(),
 		out:        newOutput(),
@@ -173,15 +181,31 @@ func (l *loop) perform(e *entry) (connections int) {
 	switch e.kind {
 	case kindMessage:
 		connections = l.deliver(e.id, e.name, e.body)
-		if e.reply != nil {
-			e.reply(connections)
+		if e.rare != nil {
+			e.rare.reply(connections)
 		}
+	case kindSend:
+		connections = l.deliverTo(uint64(e.id), e.body)
 	case kindAll:
-		connections = l.deliverAll(e.all, e.body)
-	case kindClose:
-		connections = l.closeUser(e.id, e.name, e.body)
+		connections = l.deliverAll(e.rare.all, e.body)
+	default:
+		connections = l.command(e)
 	}
 	return connections
+}
+
+// deliverTo hands body to one connection.
+func (l *loop) deliverTo(conn uint64, body []byte) int {
+	slot, ok := l.find(conn)
+	if !ok {
+		l.discardUnknown(1)
+		return 0
+	}
+	if !l.fits(body) {
+		return 0
+	}
+	l.queue(slot, body)
+	return 1
 }
 
 // deliver hands body to every connection of a uid and returns their number.
@@ -198,16 +222,22 @@ func (l *loop) deliver(id int64, name, body []byte) int {
 		l.queue(slot, body)
 		return 1
 	}
-	// Queueing may close connections, and so change the list.
+	targets := l.collect(slot)
+	for _, slot := range targets {
+		l.queue(slot, body)
+	}
+	l.count.copied.add(uint64(len(targets) - 1))
+	return len(targets)
+}
+
+// collect returns the connections of a uid, of which slot is the newest. What is done
+// with one may close others, and so change their list. Valid until the next call.
+func (l *loop) collect(slot uint32) []uint32 {
 	l.targets = l.targets[:0]
 	for ; slot != none; slot = l.slots.conns[slot].next {
 		l.targets = append(l.targets, slot)
 	}
-	for _, slot := range l.targets {
-		l.queue(slot, body)
-	}
-	l.count.copied.add(uint64(len(l.targets) - 1))
-	return len(l.targets)
+	return l.targets
 }
 
 func (l *loop) deliverAll(b *broadcast, body []byte) int {
@@ -248,19 +278,6 @@ func (l *loop) fits(body []byte) bool {
 	return false
 }
 
-func (l *loop) closeUser(id int64, name, why []byte) (n int) {
-	for slot := l.users.find(l.slots.conns, id, name); slot != none; {
-		next := l.slots.conns[slot].next
-		if l.debug() {
-			l.log.Debug("connection is closed on request", "uid", l.users.spell(&l.slots.conns[slot]), "reason", string(why))
-		}
-		l.finish(slot, reasonKicked)
-		slot = next
-		n++
-	}
-	return n
-}
-
 // discardBacklog ends what reached a loop that no longer runs.
 func (l *loop) discardBacklog() {
 	for p := l.backlog; p != nil; {
@@ -278,7 +295,7 @@ func (l *loop) discardBacklog() {
 
 func (l *loop) discardPart(p *part) {
 	clear(p.entries[:l.backlogAt]) // these are settled
-	l.count.discarded[discardClosing].add(p.messages() - uint64(l.backlogAt))
+	l.count.discarded[discardClosing].add(p.messages())
 	l.backlogAt = 0
 	l.mailbox.release(p)
 	l.server.finishUnread(p)
@@ -304,6 +321,7 @@ func (l *loop) onTick() {
 	if l.draining {
 		l.drain(now)
 	}
+	l.tellPresent()
 	l.count.pendingBytes.Store(l.pendings.bytes)
 	l.count.users.Store(int64(l.users.count()))
 }
@@ -319,8 +337,8 @@ func (l *loop) expire(now time.Duration) {
 			return
 		}
 		switch c := &l.slots.conns[slot]; c.state {
-		case stateHead:
-			l.answer(slot, l.server.headTooLate, false, reasonTimeout)
+		case stateHead, stateBody:
+			l.answer(slot, l.server.tooLate, false, reasonTimeout)
 		case stateEnding:
 			l.close(slot, reasonSlow, true)
 		case stateLinger:

@@ -18,6 +18,7 @@ type mailbox struct {
 	bytes   atomic.Int64
 	entries atomic.Int64
 	closed  atomic.Bool
+	beyond  atomic.Int64 // bytes of commands that came when it was full
 	waiters atomic.Int32
 	room    chan struct{} // one token: there may be room
 }
@@ -42,6 +43,10 @@ func (m *mailbox) reserve(b *batch) bool {
 // release gives a part's room back and, once half of all is free, wakes one
 // feed that waits: not at each part, for which there is seldom room again.
 func (m *mailbox) release(p *part) {
+	if p.beyond {
+		m.beyond.Add(-p.bytes)
+		return
+	}
 	bytes, entries := m.bytes.Add(-p.bytes), m.entries.Add(-int64(len(p.entries)))
 	if bytes <= m.maxBytes/2 && entries <= m.maxEntries/2 && m.waiters.Load() > 0 {
 		select {
@@ -57,6 +62,29 @@ func (m *mailbox) push(b *batch, wait time.Duration) bool {
 	if m.closed.Load() || !m.reserve(b) && !m.reserveSlow(b, wait) {
 		return false
 	}
+	m.link(b)
+	return true
+}
+
+// pushBeyond adds commands that found no room. They have room of their own, of
+// maxBytes, and the last batch may go over it.
+func (m *mailbox) pushBeyond(b *batch) bool {
+	if m.closed.Load() {
+		return false
+	}
+	if m.beyond.Add(b.bytes)-b.bytes > m.maxBytes {
+		m.beyond.Add(-b.bytes)
+		return false
+	}
+	for p := b.first; p != nil; p = p.next {
+		p.beyond = true
+	}
+	m.link(b)
+	return true
+}
+
+// link makes a batch the newest, and wakes the loop if it may sleep.
+func (m *mailbox) link(b *batch) {
 	b.first.last = b.last
 	for {
 		head := m.head.Load()
@@ -65,7 +93,7 @@ func (m *mailbox) push(b *batch, wait time.Duration) bool {
 			if head == nil { // the loop took all there was: it may sleep
 				m.wake()
 			}
-			return true
+			return
 		}
 	}
 }

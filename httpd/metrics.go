@@ -34,6 +34,9 @@ var (
 	descOpened         = desc("connections_opened_total", "Client sockets accepted.")
 	descClosed         = desc("connections_closed_total", "Client sockets closed.", "reason")
 	descRequests       = desc("requests_total", "Requests answered.", "code")
+	descInbox          = desc("inbox_messages_total", "Messages that clients sent with POST.", "result")
+	descCommandsLost   = desc("commands_discarded_total", "Commands from Erlang to end connections that found no room in a mailbox.")
+	descSlotsRetired   = desc("slots_retired", "Slots that have no number left for another connection.")
 	descBytesWritten   = desc("bytes_written_total", "Bytes written to clients.")
 	descWrites         = desc("writes_total", "Write calls to clients' sockets.")
 )
@@ -62,10 +65,15 @@ func (m metrics) Collect(ch chan<- prometheus.Metric) {
 	count(descWritten, st.Written)
 	count(descOpened, st.Opened)
 	count(descAcceptErrors, st.AcceptErrors)
+	count(descCommandsLost, st.CommandsDiscarded)
+	gauge(descSlotsRetired, st.SlotsRetired)
 	count(descBytesWritten, st.BytesWritten)
 	count(descWrites, st.Writes)
 	for why, n := range st.Discarded {
 		count(descDiscarded, n, why)
+	}
+	for result, n := range st.Inbox {
+		count(descInbox, n, result)
 	}
 	for why, n := range st.Closed {
 		count(descClosed, n, why)

@@ -52,10 +52,9 @@ func (a *arrivals) close() {
 
 // move gives a connection to another loop.
 func (l *loop) move(slot uint32, to *loop, o opening) {
-	l.leave(slot)
+	l.leave(slot, reasonNormal, nil) // it is no stream: nobody is told
 	fd := l.engine.detach(slot)
-	l.slots.put(slot)
-	l.count.open.Store(int64(l.slots.used))
+	l.freeSlot(slot)
 	if !to.arrivals.push(arrival{fd, o}) {
 		l.lose(fd)
 		return
@@ -69,7 +68,7 @@ func (l *loop) arrive() {
 	for i := range list {
 		l.settleIn(&list[i])
 	}
-	clear(list) // let go of the strings
+	clear(list) // let go of the strings and bodies
 	if l.arrived = list[:0]; cap(list) > maxKeptArrivals {
 		l.arrived = nil
 	}
@@ -81,7 +80,7 @@ func (l *loop) settleIn(a *arrival) {
 	slot, ok := l.slots.take()
 	if !ok || l.draining && l.now() >= l.drainAt {
 		if ok {
-			l.slots.put(slot)
+			l.freeSlot(slot)
 		}
 		l.lose(a.fd)
 		return
@@ -94,6 +93,9 @@ func (l *loop) settleIn(a *arrival) {
 		l.close(slot, reasonReset, true)
 	case l.draining:
 		l.answer(slot, l.server.shutting, false, reasonAnswered)
+	case a.post != nil:
+		l.beginPost(slot, a.post, a.post.body)
+		l.ignore(slot, a.extra)
 	default:
 		l.begin(slot, a.opening)
 	}

@@ -86,9 +86,18 @@ type Options struct {
 	MailboxEntries int64
 	// MailboxWait is how long Feed.Flush waits for room before it discards.
 	MailboxWait time.Duration
-	// HeadTimeout and MaxHeadBytes bound the request head.
+	// HeadTimeout and MaxHeadBytes bound the request head; the body of a POST has
+	// HeadTimeout once more.
 	HeadTimeout  time.Duration
 	MaxHeadBytes int
+	// Inbox takes what a client has sent with POST to its stream's URL: for the integer uid
+	// id, if name is nil. conn is the number of the uid's newest stream, 0 if it has
+	// none. It is called on a loop's goroutine and must not block; body is valid during the
+	// call. false: nobody can take it now, which is a 503 to the client. Nil: a POST is
+	// answered with 405.
+	Inbox func(id int64, name []byte, conn uint64, body []byte) bool
+	// MaxInboxBytes is the longest body of a POST (--max-inbox); above it is 413.
+	MaxInboxBytes int
 	// Drain is how long Shutdown may take (--drain).
 	Drain time.Duration
 	// KeepAlive is the idle time after which TCP asks whether a client is
@@ -121,6 +130,7 @@ func DefaultOptions() Options {
 		MailboxWait:     30 * time.Second,
 		HeadTimeout:     10 * time.Second,
 		MaxHeadBytes:    8 << 10,
+		MaxInboxBytes:   64 << 10,
 		Drain:           10 * time.Second,
 		KeepAlive:       45 * time.Second,
 		Logger:          slog.Default(),
@@ -159,6 +169,8 @@ func (o *Options) Validate() error {
 	}
 	if o.MaxConnections < 1 || o.MaxConnections > maxSlots {
 		bad("--max-connections %d must be from 1 to %d", o.MaxConnections, maxSlots)
+	} else if _, err := newNumbering(o.MaxConnections, max(1, o.Loops)); err != nil {
+		errs = append(errs, err)
 	}
 	if o.MaxPerUID < 0 {
 		bad("--max-per-uid %d must be 0 (no limit) or more", o.MaxPerUID)
@@ -174,6 +186,9 @@ func (o *Options) Validate() error {
 	}
 	if strings.Contains(o.Welcome, "{id}") {
 		bad("--welcome knows {url} and {uid}, not {id}")
+	}
+	if o.MaxInboxBytes < 1 || o.MaxInboxBytes > maxMessage {
+		bad("--max-inbox %d must be from 1 byte to %d", o.MaxInboxBytes, maxMessage)
 	}
 	if o.KeepAlive < time.Second || o.KeepAlive > maxKeepAlive {
 		bad("--keep-alive %s must be from 1s to %s", o.KeepAlive, maxKeepAlive)

@@ -150,7 +150,7 @@ func (l *loop) endWrite(slot, first, next uint32) bool {
 		messages := l.countFrames(n)
 		l.count.written.add(uint64(messages))
 		l.discardFrags(first, messages, discardClosing)
-		l.close(slot, reasonReset, false)
+		l.close(slot, reasonOf(err), false)
 		return false
 	}
 	if n == total {
@@ -297,7 +297,7 @@ func (l *loop) onWritable(slot uint32) {
 	l.count.written.add(uint64(p.took(n)))
 	switch {
 	case err != nil:
-		l.close(slot, reasonReset, false)
+		l.close(slot, reasonOf(err), false)
 	case p.bytes() > 0:
 		l.engine.notifyWritable(slot)
 	default:
@@ -325,7 +325,7 @@ func (l *loop) send(slot uint32, b []byte) bool {
 	n, err := l.engine.write(slot, l.out.bufs)
 	l.wrote(n)
 	if err != nil {
-		l.close(slot, reasonReset, false)
+		l.close(slot, reasonOf(err), false)
 		return false
 	}
 	if n < len(b) {

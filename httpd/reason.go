@@ -1,5 +1,11 @@
 package httpd
 
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
 // reason says why a connection ended. The names are those of the logs and of
 // the label `reason` of halley_connections_closed_total.
 type reason uint8
@@ -13,17 +19,31 @@ const (
 	reasonSlow                   // more than --max-pending waited for it
 	reasonTotal                  // --max-pending-total was reached and it had the most waiting
 	reasonReplaced               // --max-per-uid: a newer connection of the uid came
-	reasonKicked                 // {close, Uid, Reason}
+	reasonKicked                 // Erlang has ended it: Feed.Close, Feed.Exit
 	reasonDrained                // Halley shuts down
+	reasonIdle                   // TCP has asked in vain whether the client is there
 	reasonRefused                // no slot and no descriptor left, not even for an answer
 	numReasons
 )
 
 var reasonNames = [numReasons]string{
-	"normal", "reset", "answered", "timeout", "flood", "slow", "total", "replaced", "kicked", "drained", "refused",
+	"normal", "reset", "answered", "timeout", "flood", "slow", "total", "replaced", "kicked", "drained", "idle", "refused",
 }
 
 func (r reason) String() string { return reasonNames[r] }
+
+// reasonOf is why a connection ended that Halley did not end. That a host cannot be reached
+// is no more than a hint while TCP goes on trying; when it gives up it says so in
+// place of ETIMEDOUT.
+func reasonOf(err error) reason {
+	switch {
+	case err == nil:
+		return reasonNormal
+	case errors.Is(err, unix.ETIMEDOUT), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTDOWN):
+		return reasonIdle
+	}
+	return reasonReset
+}
 
 // discard says why a message was not written. The names are those of the label
 // `reason` of halley_messages_discarded_total.

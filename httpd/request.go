@@ -91,7 +91,7 @@ func (r *headReader) read(head []byte) (*http.Request, error) {
 	return http.ReadRequest(r.buffer)
 }
 
-// route decides what a request head gets: a stream for uid, or an answer.
+// route decides what a request head gets: a stream for uid, a POST to it, or an answer.
 func (s *Server) route(r *headReader, head []byte) (req *http.Request, uid string, answer *answer) {
 	req, err := r.read(head)
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *Server) route(r *headReader, head []byte) (req *http.Request, uid strin
 	if !ok {
 		return req, "", s.unknownUID
 	}
-	if req.Method != http.MethodGet && req.Method != http.MethodHead {
+	if !s.serves(req.Method) {
 		return req, "", s.badMethod
 	}
 	id, isInteger := parseInteger([]byte(uid))
@@ -118,6 +118,10 @@ func (s *Server) route(r *headReader, head []byte) (req *http.Request, uid strin
 		return req, "", s.uidTooHigh
 	}
 	return req, uid, nil
+}
+
+func (s *Server) serves(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodPost && s.opts.Inbox != nil
 }
 
 // plain is an error of net/http's parser without what the client sent.
@@ -132,14 +136,20 @@ func plain(err error) string {
 // answers that depend on the options alone.
 func (s *Server) makeAnswers() {
 	s.unknownUID = answerText(http.StatusNotFound, "", "User id not found, try "+s.path.example()+" instead")
-	s.badMethod = answerText(http.StatusMethodNotAllowed, "Allow: GET, HEAD\r\n", "only GET and HEAD are served here")
+	methods := []string{http.MethodGet, http.MethodHead}
+	if s.opts.Inbox != nil {
+		methods = append(methods, http.MethodPost)
+	}
+	s.badMethod = answerText(http.StatusMethodNotAllowed, "Allow: "+strings.Join(methods, ", ")+"\r\n",
+		"the methods served here are "+strings.Join(methods, ", "))
 	s.uidTooHigh = answerText(http.StatusServiceUnavailable, "", "Max uid allowed is "+strconv.FormatInt(s.opts.MaxUID, 10))
 	s.uidTooHigh.phrase = "We ran out of numbers"
 	s.full = answerText(http.StatusServiceUnavailable, "Retry-After: 10\r\n", "no room for another connection, try again later")
 	s.shutting = answerText(http.StatusServiceUnavailable, "Retry-After: 2\r\n", "shutting down, try again later")
+	s.makeInboxAnswers()
 	s.headTooLarge = answerText(http.StatusRequestHeaderFieldsTooLarge, "",
 		"the request head may have "+strconv.Itoa(s.opts.MaxHeadBytes)+" bytes")
 	s.uriTooLong = answerText(http.StatusRequestURITooLong, "",
 		"the request head may have "+strconv.Itoa(s.opts.MaxHeadBytes)+" bytes")
-	s.headTooLate = answerText(http.StatusRequestTimeout, "", "no complete request within "+s.opts.HeadTimeout.String())
+	s.tooLate = answerText(http.StatusRequestTimeout, "", "no complete request within "+s.opts.HeadTimeout.String())
 }

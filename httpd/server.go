@@ -27,20 +27,26 @@ type Server struct {
 	loops           []*loop
 	front           *front // of the epoll engine
 	seed            maphash.Seed
+	numbers         numbering
+	observer        Observer // nil: nobody asks
 	addrs           []net.Addr
 	start           time.Time // the server's clock
 	unwatch         chan struct{}
 
 	unknownUID, badMethod, uidTooHigh, full, shutting *answer
-	headTooLarge, uriTooLong, headTooLate             *answer
+	headTooLarge, uriTooLong, tooLate                 *answer
+	inboxAnswers
 
 	// Read and written by anyone.
 	closing       atomic.Bool
+	stopped       atomic.Bool // Close was called
+	subscriptions atomic.Pointer[[]*subscription]
 	acceptLog     atomic.Int64 // when a failing accept was last logged, on the server's clock
 	open          atomic.Int64 // connections, those on their way between loops included
 	received      atomic.Uint64
 	copied        atomic.Uint64
 	discarded     [numDiscards]atomic.Uint64
+	commandsLost  atomic.Uint64
 	mailboxWaited atomic.Int64 // nanoseconds
 	deliveries    sync.Pool    // of *delivery
 	parts         sync.Pool    // of *part
@@ -87,6 +93,10 @@ func (s *Server) makeLoops() error {
 		if n = o.Loops; n == 0 {
 			n = runtime.GOMAXPROCS(0)
 		}
+	}
+	var err error
+	if s.numbers, err = newNumbering(o.MaxConnections, n); err != nil {
+		return err
 	}
 	s.maxPendingTotal /= int64(n)
 	for i := range n {
@@ -211,6 +221,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // or what they flush from now on is discarded.
 func (s *Server) Close() {
 	s.closing.Store(true)
+	s.stopped.Store(true)
 	s.closeOnce.Do(func() { close(s.unwatch) })
 	for _, l := range s.loops {
 		l.mailbox.close()

@@ -1,5 +1,7 @@
 package httpd
 
+import "math"
+
 const (
 	// maxSlots keeps slot numbers, and the slots beyond MaxConnections that
 	// only answer 503, below 2^27.
@@ -14,6 +16,7 @@ type state uint8
 const (
 	stateFree   state = iota
 	stateHead         // waits for its request head
+	stateBody         // waits for the body of its POST
 	stateStream       // receives messages
 	stateEnding       // has its last bytes pending; then the write side is shut
 	stateLinger       // the write side is shut; waits for the client to close
@@ -24,7 +27,7 @@ const (
 // at a million connections 8 bytes more are 8 MB, and a pointer would make the
 // collector read the whole array. All fields are owned by the loop.
 type conn struct {
-	gen       uint32 // raised when the slot is freed: stale names of it miss
+	gen       uint32 // from 1, raised when the slot is freed: its old numbers miss
 	state     state
 	transport transport
 	named     bool   // uid is an index into users.named
@@ -32,14 +35,16 @@ type conn struct {
 	uid       uint64 // the integer uid, or the index of a binary one
 	next      uint32 // the uid's connections, newest first; in a free slot the free list
 	prev      uint32
-	ignored   uint32 // bytes read after the request head
+	ignored   uint32 // bytes read after the request
 	pending   uint32 // 1 + index into the loop's pendings; 0: nothing waits
 	firstFrag uint32 // 1 + index into the turn's frags; 0: none
 	lastFrag  uint32
 	due       uint32 // the tick of the wheel at which its time is over; 0: it waits for none
 	later     uint32 // the wheel's connections of one bucket
 	earlier   uint32
+	opened    uint32 // when the stream began, in seconds of the loop's clock
 	reason    reason // why it ends; set once, with state
+	watched   bool   // the Observer is told of its end
 }
 
 // slots is the preallocated array. Slots are given out from the lowest unused
@@ -50,6 +55,8 @@ type slots struct {
 	free  uint32 // first of the freed slots
 	fresh uint32 // slots from here on were never used
 	used  int
+	// retired slots have no generation left.
+	retired int
 }
 
 func newSlots(n int) (slots, error) {
@@ -70,15 +77,22 @@ func (s *slots) take() (uint32, bool) {
 		return none, false
 	}
 	c := &s.conns[slot]
-	*c = conn{gen: c.gen, state: stateHead, next: none, prev: none}
+	*c = conn{gen: max(c.gen, 1), state: stateHead, next: none, prev: none}
 	s.used++
 	return slot, true
 }
 
-// put frees a slot and raises its generation.
+// put frees a slot and raises its generation. After the last one the slot is not
+// given out again: its numbers would name other connections than before. At a
+// thousand connections a second through one slot that is after 50 days.
 func (s *slots) put(slot uint32) {
 	c := &s.conns[slot]
+	s.used--
+	if c.gen == math.MaxUint32 {
+		*c = conn{gen: c.gen}
+		s.retired++
+		return
+	}
 	*c = conn{gen: c.gen + 1, next: s.free}
 	s.free = slot
-	s.used--
 }

@@ -28,6 +28,16 @@ func setUserTimeout(fd int, keepAlive time.Duration) {
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 2*max(1000, int(keepAlive/time.Millisecond)))
 }
 
+// bytesGiven is how many bytes a socket was given to send: those that were sent for the first
+// time and those that wait. Kernels before 4.19 do not tell; a stream has sent some.
+func bytesGiven(fd int) (n uint64, known bool) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil || info.Bytes_sent == 0 {
+		return 0, false
+	}
+	return info.Bytes_sent - info.Bytes_retrans + uint64(info.Notsent_bytes), true
+}
+
 // socketWriter writes to sockets; it keeps the room for the system call's
 // arguments.
 type socketWriter struct {

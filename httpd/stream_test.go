@@ -94,7 +94,7 @@ func TestStream_CloseAfterWhatWasSentBefore(t *testing.T) {
 	st := connect(t, s, "1")
 	f := s.NewFeed()
 	f.Message(1, nil, []byte("last words"))
-	f.Close(1, nil, []byte("bye"))
+	f.Close(1, nil, []byte("bye"), nil)
 	f.Message(1, nil, []byte("too late"))
 	f.Flush(func() {})
 	st.want("last words")
@@ -114,7 +114,7 @@ func TestStream_HTTP10HasNoChunks(t *testing.T) {
 	eventually(t, "connected", func() bool { return s.Stats().Connections == 1 })
 	f := s.NewFeed()
 	send(f, 9, "one", "two")
-	f.Close(9, nil, nil)
+	f.Close(9, nil, nil, nil)
 	f.Flush(func() {})
 	all, err := io.ReadAll(c)
 	if err != nil {
@@ -289,7 +289,7 @@ func TestStorm(t *testing.T) {
 						case 1:
 							f.Deliver(int64(1+r.IntN(12)), nil, body, func(int) {})
 						case 2:
-							f.Close(int64(1+r.IntN(12)), nil, nil)
+							f.Close(int64(1+r.IntN(12)), nil, nil, nil)
 							continue
 						default:
 							f.Message(int64(1+r.IntN(12)), nil, body)
@@ -315,7 +315,7 @@ func TestStorm(t *testing.T) {
 		if closed != b.Opened || b.Connections != 0 || b.PendingBytes != 0 {
 			t.Errorf("opened %d, closed %d, %d streams, %d bytes wait", b.Opened, closed, b.Connections, b.PendingBytes)
 		}
-		if l := s.loops[0]; l.slots.used != 0 || l.users.count() != 0 || len(l.heads) != 0 {
+		if l := s.loops[0]; l.slots.used != 0 || l.users.count() != 0 || len(l.heads)+len(l.posts.all)+l.posts.bytes != 0 {
 			t.Errorf("left %d slots, %d users, %d heads", l.slots.used, l.users.count(), len(l.heads))
 		}
 		t.Logf("%d messages, %d connections, written %d, discarded %v", b.Received, b.Opened, b.Written, b.Discarded)

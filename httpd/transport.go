@@ -8,6 +8,10 @@ const (
 	transportIdentity                  // HTTP/1.0: the bytes as they are, until the close
 )
 
+var transportNames = [...]string{"chunked", "identity"}
+
+func (t transport) String() string { return transportNames[t] }
+
 // maxChunkHead is the longest chunk head: 8 hex digits and CRLF.
 const maxChunkHead = 10
 

@@ -30,7 +30,7 @@ func TestVanishedClient(t *testing.T) {
 			if owed {
 				send(s.NewFeed(), 1, "nobody acknowledges this")
 			}
-			eventually(t, "the client is noticed to be gone", func() bool { return s.Stats().Closed["reset"] == 1 })
+			eventually(t, "the client is noticed to be gone", func() bool { return s.Stats().Closed["idle"] == 1 })
 		})
 	}
 }
