@@ -96,6 +96,35 @@ func nodeOptions(c *cli.Context, log *slog.Logger) (cnode.Options, error) {
 	return o, err
 }
 
+// tellFlags are what Erlang is told of connections.
+func tellFlags() []cli.Flag {
+	d := cnode.DefaultOptions()
+	return []cli.Flag{
+		&cli.StringFlag{Name: "login", EnvVars: env("login"), DefaultText: "none",
+			Usage: "`MODULE:FUNCTION` called on an Erlang node with the uid and pid of each connection"},
+		&cli.StringFlag{Name: "logout", EnvVars: env("logout"), DefaultText: "none",
+			Usage: "`MODULE:FUNCTION` called with its pid at its end, unless a link tells of it"},
+		&cli.StringFlag{Name: "login-node", EnvVars: env("login-node"), DefaultText: "the first connected",
+			Usage: "`NODE` that these are called on, and that --inbox is on"},
+		&cli.StringFlag{Name: "login-failure", Value: d.LoginFailure, EnvVars: env("login-failure"),
+			Usage: "what becomes of a connection whose login fails: keep it, or close it"},
+		&cli.StringFlag{Name: "presence", EnvVars: env("presence"), DefaultText: "none",
+			Usage: "`NAME` of the process that is told who comes and goes, on every Erlang node that has it"},
+		&cli.StringFlag{Name: "inbox", EnvVars: env("inbox"), DefaultText: "none, POST is refused",
+			Usage: "`NAME` of the process that gets what clients send with POST"},
+	}
+}
+
+// tellOptions reads tellFlags.
+func tellOptions(c *cli.Context, o *cnode.Options) {
+	o.Login = c.String("login")
+	o.Logout = c.String("logout")
+	o.LoginNode = c.String("login-node")
+	o.LoginFailure = c.String("login-failure")
+	o.Presence = c.String("presence")
+	o.Inbox = c.String("inbox")
+}
+
 // frontFlags are those of the HTTP side.
 func frontFlags() []cli.Flag {
 	d := httpd.DefaultOptions()
@@ -118,6 +147,7 @@ func frontFlags() []cli.Flag {
 		&cli.StringFlag{Name: "engine", Value: string(d.Engine), EnvVars: env("engine"), Usage: engineUsage()},
 		&cli.IntFlag{Name: "loops", EnvVars: env("loops"), DefaultText: "one a core", Usage: "loops that share the connections; evio has one"},
 		&cli.BoolFlag{Name: "pin", EnvVars: env("pin"), Usage: "tie each loop to a core"},
+		sizeFlag("max-inbox", int64(d.MaxInboxBytes), "longest body of a POST", ""),
 		&cli.DurationFlag{Name: "keep-alive", Value: d.KeepAlive, EnvVars: env("keep-alive"),
 			Usage: "idle time after which TCP asks whether a client is still there; who does not answer is closed after twice that"},
 		&cli.DurationFlag{Name: "drain", Value: d.Drain, EnvVars: env("drain"), Usage: "how long SIGTERM may take to end the streams"},
@@ -139,6 +169,7 @@ func frontOptions(c *cli.Context, log *slog.Logger) httpd.Options {
 	o.Slow = httpd.SlowPolicy(c.String("slow"))
 	o.Drain = c.Duration("drain")
 	o.KeepAlive = c.Duration("keep-alive")
+	o.MaxInboxBytes = int(sizeOf(c, "max-inbox"))
 	o.Engine = httpd.EngineName(c.String("engine"))
 	o.Loops = c.Int("loops")
 	o.Pin = c.Bool("pin")

@@ -82,8 +82,11 @@ func joinFor(ctx context.Context, c *cli.Context, to string, log *slog.Logger) (
 	if err := o.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUsage, err)
 	}
-	node, err := cnode.Start(ctx, o)
+	node, err := cnode.New(o)
 	if err != nil {
+		return nil, err
+	}
+	if err := node.Start(ctx); err != nil {
 		return nil, err
 	}
 	if err := node.Connect(ctx, to); err != nil {

@@ -36,6 +36,9 @@ Examples:
     halley serve --name halley@web1.example.com --connect app@core.example.com \
         --listen :80 --path /events/{uid} --uids integer --max-pending 256KiB --slow drop
 
+  router:login(Uid, Pid) is called for each connection, as a mochiweb process would:
+    halley serve --connect app@myhost --login router:login --logout router:logout
+
   From a file:
     halley serve --config /etc/halley.yaml
 
@@ -52,6 +55,7 @@ func serveCommand() *cli.Command {
 			Usage: "`ADDR` that Erlang nodes connect to"},
 		sizeFlag("max-packet", int64(d.MaxPacket), "largest message from Erlang", ""),
 	)
+	flags = append(flags, tellFlags()...)
 	flags = append(flags, frontFlags()...)
 	flags = append(flags, &cli.StringFlag{Name: "admin", Value: "127.0.0.1:8001", EnvVars: env("admin"),
 		Usage: "`ADDR` of /metrics, /healthz and /readyz; \"\": none"})
@@ -93,6 +97,7 @@ func serve(c *cli.Context) error {
 	node.Register = c.String("register")
 	node.DistListen = c.String("dist-listen")
 	node.MaxPacket = int(sizeOf(c, "max-packet"))
+	tellOptions(c, &node)
 	front := frontOptions(c, log)
 	if err := errors.Join(node.Validate(), front.Validate()); err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
@@ -128,20 +133,30 @@ func (s *service) start(ctx context.Context, node cnode.Options, front httpd.Opt
 			s.end()
 		}
 	}()
+	node.NewFeed = func(string) cnode.Feed { return feed{s.front.NewFeed()} }
+	node.Subscribe = func(sub cnode.Subscriber) (end func()) { return s.front.Subscribe(sub) }
+	node.Stats, node.Version = s.stats, version
+	n, err := cnode.New(node)
+	if err != nil {
+		return err
+	}
+	if node.Inbox != "" {
+		front.Inbox = n.Inbox
+	}
 	if s.front, err = httpd.New(front); err != nil {
 		return err
 	}
+	s.front.Observe(n)
 	collectSooner()
 	spareProcessor(s.front.Loops())
 	if err = s.front.Start(); err != nil {
 		s.front = nil
 		return err
 	}
-	node.NewFeed = func(string) cnode.Feed { return s.front.NewFeed() }
-	node.Stats = s.stats
-	if s.node, err = cnode.Start(ctx, node); err != nil {
+	if err = n.Start(ctx); err != nil {
 		return err
 	}
+	s.node = n
 	s.registry.MustRegister(s.front.Metrics(), nodeMetrics{s.node},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if admin != "" {
@@ -177,6 +192,13 @@ func spareProcessor(loops int) {
 	if os.Getenv("GOMAXPROCS") == "" && p <= loops && p >= runtime.NumCPU() {
 		runtime.GOMAXPROCS(p + 1)
 	}
+}
+
+// feed is the front's, with what it tells of a connection as cnode has it.
+type feed struct{ *httpd.Feed }
+
+func (f feed) Info(conn uint64, reply func(*cnode.Info)) {
+	f.Feed.Info(conn, func(info *httpd.Info) { reply((*cnode.Info)(info)) })
 }
 
 // ready tells why this Halley should get no clients.
@@ -245,41 +267,4 @@ func (s *service) stats() []cnode.Stat {
 		}
 	}
 	return stats
-}
-
-// nodeMetrics makes a node's counters a prometheus.Collector.
-type nodeMetrics struct{ node *cnode.Node }
-
-var (
-	descPeers       = prometheus.NewDesc("halley_peers", "Erlang nodes that are connected.", nil, nil)
-	descPackets     = prometheus.NewDesc("halley_dist_packets_total", "Distribution packets.", []string{"direction"}, nil)
-	descDistBytes   = prometheus.NewDesc("halley_dist_bytes_total", "Distribution bytes.", []string{"direction"}, nil)
-	descHandshakes  = prometheus.NewDesc("halley_dist_handshakes_total", "Handshakes with Erlang nodes.", []string{"result"}, nil)
-	descReconnects  = prometheus.NewDesc("halley_dist_reconnects_total", "Connections to a peer that had been connected before.", nil, nil)
-	descPeersLost   = prometheus.NewDesc("halley_dist_peers_lost_total", "Connections to peers that ended unasked.", nil, nil)
-	descBadPackets  = prometheus.NewDesc("halley_dist_bad_packets_total", "Packets that ended their connection.", nil, nil)
-	descBadMessages = prometheus.NewDesc("halley_dist_bad_messages_total", "Messages that could not be used.", []string{"kind"}, nil)
-)
-
-func (m nodeMetrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
-
-func (m nodeMetrics) Collect(ch chan<- prometheus.Metric) {
-	st := m.node.Stats()
-	count := func(d *prometheus.Desc, v int64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
-	}
-	ch <- prometheus.MustNewConstMetric(descPeers, prometheus.GaugeValue, float64(st.Peers))
-	count(descPackets, st.PacketsIn, "in")
-	count(descPackets, st.PacketsOut, "out")
-	count(descDistBytes, st.BytesIn, "in")
-	count(descDistBytes, st.BytesOut, "out")
-	count(descHandshakes, st.HandshakesOK, "ok")
-	count(descHandshakes, st.HandshakesFailed, "failed")
-	count(descHandshakes, st.HandshakesShed, "shed")
-	count(descReconnects, st.Reconnects)
-	count(descPeersLost, st.PeersLost)
-	count(descBadPackets, st.BadPackets)
-	for kind, n := range st.BadMessages {
-		count(descBadMessages, n, kind)
-	}
 }
