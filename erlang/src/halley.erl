@@ -11,8 +11,12 @@
 %% there were. When Halley does not read fast enough, Erlang suspends the
 %% sender (`busy_dist_port'), here as with any `!'.
 %%
-%% A uid, body or destination that cannot be one is an error of the caller:
-%% `{bad_uid, Uid}', `{bad_body, Body}', `{bad_dest, Dest}'. Nothing is sent then.
+%% Each connection is a pid, which {@link pids/1} finds: `Pid ! Body', `link/1',
+%% `monitor/2' and `exit/2' do with it what they do with a process.
+%%
+%% A uid, body, destination or pid that cannot be one is an error of the caller:
+%% `{bad_uid, Uid}', `{bad_body, Body}', `{bad_dest, Dest}', `{bad_pid, Pid}'. Nothing
+%% is sent then.
 -module(halley).
 
 -compile({no_auto_import, [nodes/0]}).
@@ -27,6 +31,9 @@
 -export([broadcast/2]).
 -export([deliver/2]).
 -export([deliver/3]).
+-export([pids/1]).
+-export([info/1]).
+-export([close/1]).
 -export([close/2]).
 -export([close/3]).
 
@@ -39,7 +46,7 @@
 -define(LIST_BYTES, 1048576).
 
 %% As long as gen_server:call/2 waits.
--define(DELIVER_MS, 5000).
+-define(CALL_MS, 5000).
 
 -type uid() :: 1..16#7FFFFFFFFFFFFFFF | <<_:8, _:_*8>>.
 %% Whom a message is for: an integer, or a binary of 1 to 255 bytes.
@@ -112,6 +119,57 @@ deliver(Uid, Body) ->
 deliver(Dest, Uid, Body) ->
     call(dest(Dest), {deliver, uid(Uid), body(Body)}).
 
+%% @doc The pids of Uid's connections on all Halley nodes that are up, those of one
+%% node together, the latest last. A node that does not answer within 5 seconds is left
+%% out.
+-spec pids(uid()) -> [pid()].
+pids(Uid) ->
+    lists:append([Pids || {ok, Pids} <- whereis_all(uid(Uid))]).
+
+%% @doc What Halley knows of a connection, `undefined' if it is gone, and its node with
+%% it maybe.
+%%
+%% The map has `uid', `transport' (`chunked'), `peer' (the client's address and port),
+%% `age' in seconds, `pending' (bytes that wait for the client's socket) and, where the
+%% system tells, `bytes' that its socket was given.
+-spec info(pid()) -> map() | undefined | {error, reason()}.
+info(Pid) ->
+    case ask({halley_nodes:name(), node(pid(Pid))}, {info, Pid}) of
+        {ok, Info} when is_map(Info); Info =:= undefined -> Info;
+        {ok, Reply} -> {error, {bad_reply, Reply}};
+        {error, noproc} -> undefined;
+        {error, noconnection} -> undefined;
+        {error, {nodedown, _}} -> undefined;
+        {error, Reason} -> {error, Reason}
+    end.
+
+%% @doc End a connection, or every connection of a uid on all Halley nodes that are up,
+%% after what was sent before. Links and monitors get the reason `kicked'.
+%%
+%% For a uid this tells how many there were, as {@link deliver/2} does. For a pid it is
+%% `ok', as `!' is.
+-spec close(pid()) -> ok; (uid()) -> {ok, non_neg_integer()} | {error, reason()}.
+close(Pid) when is_pid(Pid) ->
+    kick(pid(Pid));
+close(Uid) ->
+    case whereis_all(uid(Uid)) of
+        [] ->
+            {error, no_halley};
+        Answers ->
+            total([case Answer of
+                {ok, Pids} ->
+                    lists:foreach(fun kick/1, Pids),
+                    {ok, length(Pids)};
+                Error ->
+                    Error
+            end || Answer <- Answers], 0, none)
+    end.
+
+-spec kick(pid()) -> ok.
+kick(Pid) ->
+    _ = erlang:send(Pid, {close, kicked}, [noconnect]),
+    ok.
+
 %% @doc End every connection of Uid on all Halley nodes that are up.
 -spec close(uid(), Reason :: term()) -> ok.
 close(Uid, Reason) ->
@@ -139,28 +197,46 @@ to_all(Message) ->
 
 -spec call({atom(), node()}, term()) -> {ok, non_neg_integer()} | {error, reason()}.
 call(Dest, Request) ->
+    answer(ask(Dest, Request)).
+
+-spec call_all([{atom(), node()}], term()) -> [{ok, non_neg_integer()} | {error, reason()}].
+call_all(Dests, Request) ->
+    [answer(Result) || Result <- ask_all(Dests, Request)].
+
+-spec whereis_all(uid()) -> [{ok, [pid()]} | {error, reason()}].
+whereis_all(Uid) ->
+    [case Result of
+        {ok, Pids} when is_list(Pids) -> Result;
+        {ok, Reply} -> {error, {bad_reply, Reply}};
+        Error -> Error
+    end || Result <- ask_all(halley_nodes:up(), {whereis, Uid})].
+
+-spec ask({atom(), node()}, term()) -> {ok, Reply :: term()} | {error, reason()}.
+ask(Dest, Request) ->
     try
-        answer(gen_server:call(Dest, Request, ?DELIVER_MS))
+        {ok, gen_server:call(Dest, Request, ?CALL_MS)}
     catch
         exit:{Reason, {gen_server, call, _}} -> {error, Reason}
     end.
 
 %% All nodes are asked at once, and share the time.
--spec call_all([{atom(), node()}], term()) -> [{ok, non_neg_integer()} | {error, reason()}].
-call_all(Dests, Request) ->
-    Until = {abs, erlang:monotonic_time(millisecond) + ?DELIVER_MS},
+-spec ask_all([{atom(), node()}], term()) -> [{ok, Reply :: term()} | {error, reason()}].
+ask_all(Dests, Request) ->
+    Until = {abs, erlang:monotonic_time(millisecond) + ?CALL_MS},
     Asked = [{Node, gen_server:send_request({Name, Node}, Request)} || {Name, Node} <- Dests],
     [case gen_server:receive_response(Id, Until) of
-        {reply, Reply} -> answer(Reply);
+        {reply, Reply} -> {ok, Reply};
         timeout -> {error, timeout};
         {error, {noconnection, _}} -> {error, {nodedown, Node}};
         {error, {Reason, _}} -> {error, Reason}
     end || {Node, Id} <- Asked].
 
--spec answer(term()) -> {ok, non_neg_integer()} | {error, reason()}.
-answer({ok, N}) when is_integer(N), N >= 0 -> {ok, N};
-answer({error, Reason}) -> {error, Reason};
-answer(Reply) -> {error, {bad_reply, Reply}}.
+%% What was answered to deliver.
+-spec answer({ok, Reply :: term()} | {error, reason()}) -> {ok, non_neg_integer()} | {error, reason()}.
+answer({ok, {ok, N}}) when is_integer(N), N >= 0 -> {ok, N};
+answer({ok, {error, Reason}}) -> {error, Reason};
+answer({ok, Reply}) -> {error, {bad_reply, Reply}};
+answer({error, Reason}) -> {error, Reason}.
 
 -spec total([{ok, non_neg_integer()} | {error, reason()}], non_neg_integer(), none | {error, reason()}) ->
     {ok, non_neg_integer()} | {error, reason()}.
@@ -191,6 +267,11 @@ body(Body) ->
 dest({Name, Node} = Dest) when is_atom(Name), is_atom(Node) -> Dest;
 dest(Node) when is_atom(Node) -> {halley_nodes:name(), Node};
 dest(Dest) -> error({bad_dest, Dest}).
+
+%% Halley is another node.
+-spec pid(pid()) -> pid().
+pid(Pid) when is_pid(Pid), node(Pid) =/= node() -> Pid;
+pid(Pid) -> error({bad_pid, Pid}).
 
 %% Cut Messages into the lists that are sent. All of them are checked before
 %% the first is on its way.

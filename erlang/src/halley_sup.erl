@@ -17,8 +17,8 @@ start_link() ->
 %% supervisor.
 
 %% one_for_one: the watcher of the nodes and the router know nothing of each
-%% other, and what they share with their callers outlives them (the table) or
-%% ends with them (the router's links).
+%% other, and what they share with their callers outlives them (the table of the
+%% nodes) or ends with them (the router's tables).
 -spec init([]) -> {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init([]) ->
     Flags = #{strategy => one_for_one, intensity => 5, period => 10},

@@ -22,8 +22,10 @@
 
 %% Halley.
 -export([do_need_halley/1]).
+-export([do_need_flag/2]).
 -export([do_start_halley/2]).
 -export([do_start_halley/3]).
+-export([do_start_halley/4]).
 -export([do_stop_halley/1]).
 -export([do_kill_halley/1]).
 
@@ -132,6 +134,19 @@ do_need_halley(Config) ->
         false -> do_miss("no binary at " ++ Bin ++ "; see HALLEY_BIN")
     end.
 
+%% And a binary that has the flag: one that was built earlier may not.
+do_need_flag(Flag, Config0) ->
+    case do_need_halley(Config0) of
+        Config when is_list(Config) ->
+            Help = os:cmd("'" ++ proplists:get_value(halley_bin, Config) ++ "' serve --help 2>&1"),
+            case re:run(Help, Flag ++ "\\b") of
+                {match, _} -> Config;
+                nomatch -> do_miss("the binary has no " ++ Flag)
+            end;
+        Missing ->
+            Missing
+    end.
+
 do_miss(Reason) ->
     case os:getenv("CI") of
         "true" -> ct:fail(Reason);
@@ -148,8 +163,11 @@ do_top(Dir) ->
 do_start_halley(Config, Connect) ->
     do_start_halley(Config, Connect, do_name("halley")).
 
-%% Started and listening; connected to the nodes soon after.
 do_start_halley(Config, Connect, Name) ->
+    do_start_halley(Config, Connect, Name, []).
+
+%% Started and listening; connected to the nodes soon after.
+do_start_halley(Config, Connect, Name, Args) ->
     Node = Name ++ "@localhost",
     Run = do_run([
         proplists:get_value(halley_bin, Config), "serve",
@@ -159,7 +177,7 @@ do_start_halley(Config, Connect, Name) ->
         "--listen", "127.0.0.1:0",
         "--admin", "",
         "--max-connections", "1000"
-        | lists:append([["--connect", atom_to_list(Peer)] || {_, Peer} <- Connect])
+        | lists:append([["--connect", atom_to_list(Peer)] || {_, Peer} <- Connect]) ++ Args
     ]),
     ok = do_eventually(fun() ->
         case do_port(Run) of
