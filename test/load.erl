@@ -2,6 +2,7 @@
 %% from 1 for each uid.
 -module(load).
 -export([singles/4, lists/5, mixed/4, slow/5, flood/2, start/2, stop/1, hidden/1, down/1]).
+-export([pids/2, to_pids/3, uids_and_pids/4, hold/1, held/1]).
 
 %% Rounds From to Last; in each, one message to each uid from 1 to Uids.
 singles(To, Uids, From, Last) ->
@@ -27,6 +28,49 @@ send_lists(To, Uids, Size, N, From) ->
     Last = min(Uids, From + Size - 1),
     To ! [message(U, N) || U <- lists:seq(From, Last)],
     send_lists(To, Uids, Size, N, Last + 1).
+
+%% The pids of the uids from 1 to Uids, each of which has one connection.
+pids(To, Uids) ->
+    [begin [Pid] = gen_server:call(To, {whereis, U}), Pid end || U <- lists:seq(1, Uids)].
+
+%% Rounds of one message to each pid.
+to_pids(Pids, From, Last) ->
+    Numbered = lists:enumerate(Pids),
+    each(From, Last, fun(N) -> lists:foreach(fun({U, Pid}) -> Pid ! element(2, message(U, N)) end, Numbered) end).
+
+%% Rounds by uid, by pid, and by pid as a router does, in turn.
+uids_and_pids(To, Pids, From, Last) ->
+    each(From, Last, fun
+        (N) when N rem 3 =:= 0 -> singles(To, length(Pids), N, N);
+        (N) when N rem 3 =:= 1 -> to_pids(Pids, N, N);
+        (N) -> lists:foreach(fun({U, Pid}) -> Pid ! {router_msg, element(2, message(U, N))} end, lists:enumerate(Pids))
+    end).
+
+%% A process that is linked to all Pids and monitors them. It tells of no signal: held/1
+%% gives how many of each kind have come, by reason.
+hold(Pids) ->
+    Self = self(),
+    Holder = spawn(fun() ->
+        process_flag(trap_exit, true),
+        Refs = maps:from_keys([begin link(P), erlang:monitor(process, P) end || P <- Pids], true),
+        Self ! {self(), held},
+        holding(Refs, maps:from_keys(Pids, true), #{})
+    end),
+    receive {Holder, held} -> Holder end.
+
+holding(Refs, Pids, Counts) ->
+    receive
+        {'EXIT', Pid, R} when is_map_key(Pid, Pids) -> holding(Refs, maps:remove(Pid, Pids), count({exit, R}, Counts));
+        {'DOWN', Ref, process, _, R} when is_map_key(Ref, Refs) -> holding(maps:remove(Ref, Refs), Pids, count({down, R}, Counts));
+        {ask, From} -> From ! {self(), Counts}, holding(Refs, Pids, Counts);
+        Odd -> holding(Refs, Pids, count({odd, Odd}, Counts))
+    end.
+
+count(Key, Counts) -> maps:update_with(Key, fun(N) -> N + 1 end, 1, Counts).
+
+held(Holder) ->
+    Holder ! {ask, self()},
+    receive {Holder, Counts} -> lists:sort(maps:to_list(Counts)) end.
 
 message(U, N) ->
     {U, <<(integer_to_binary(U))/binary, $:, (integer_to_binary(N))/binary, $;>>}.

@@ -23,6 +23,8 @@ func TestOTP(t *testing.T) {
 		for _, direction := range []string{"halley-dials", "erlang-dials"} {
 			t.Run(filepath.Base(root)+"/"+direction, func(t *testing.T) { testOTP(t, otp{root}, direction == "halley-dials") })
 		}
+		t.Run(filepath.Base(root)+"/pids", func(t *testing.T) { testPids(t, otp{root}) })
+		t.Run(filepath.Base(root)+"/router", func(t *testing.T) { testRouter(t, otp{root}) })
 	}
 }
 
@@ -53,7 +55,8 @@ func testOTP(t *testing.T, o otp, halleyDials bool) {
 	h.atRest(1 + 2 + 2)
 	e.want("{5,3}", "(fun(S) -> {maps:get(messages_received_total, S), maps:get(messages_written_total, S)} end)(gen_server:call(%s, stats))", h.to)
 	e.want("true", "(fun(R) -> {error, {bad_request, R}} =:= gen_server:call(%s, R) end)({what, make_ref(), self(), #{a => 1.5}})", h.to)
-	e.want("badrpc", "element(1, rpc:call('%s', erlang, node, []))", h.name)
+	e.want("true", "rpc:call('%s', erlang, node, []) =:= '%s'", h.name, h.name)
+	e.want("undef", "element(1, element(2, element(2, rpc:call('%s', os, cmd, [\"ls\"]))))", h.name)
 	e.want("{ok,1}", "gen_server:call(%s, {deliver, 1, binary:copy(<<\"x\">>, 1048576)})", h.to)
 	s.conn.SetReadDeadline(time.Now().Add(patience))
 	if got, err := s.next(); err != nil || len(got) != 1<<20 {
