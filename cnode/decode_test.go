@@ -63,6 +63,52 @@ func TestMessages_UIDs(t *testing.T) {
 	}
 }
 
+// What is sent to a connection's pid does the same by every operation; only that to a
+// pid of ours arrives.
+func TestSends(t *testing.T) {
+	n := bareNode(t)
+	token := tTuple(tSmall(0), tSmall(1), tSmall(2), peerPid, tSmall(0))
+	ops := map[string][]byte{
+		"send":                 tTuple(tSmall(2), tAtom(""), ourPid),
+		"send-sender":          tTuple(tSmall(22), peerPid, ourPid),
+		"send-traced":          tTuple(tSmall(12), tAtom(""), ourPid, token),
+		"send-sender-traced":   tTuple(tSmall(23), peerPid, ourPid, token),
+		"send-sender-long-tag": tTuple(tInt(22), peerPid, ourPid),
+	}
+	others := map[string][]byte{
+		"creation": tPid("halley@localhost", 0x80000005, 3, 43),
+		"node":     tPid("halley@localhosu", 0x80000005, 3, 42),
+		"shorter":  tPid("halley@localhos", 0x80000005, 3, 42),
+		"longer":   tPid("halley@localhostt", 0x80000005, 3, 42),
+		"process":  tPid("halley@localhost", 5, 0, 42),
+	}
+	for _, tc := range sentTable {
+		for op, control := range ops {
+			r, _, err := readAll(t, n, packetOf(control, tc.term))
+			if err.Error() != "EOF" {
+				t.Fatal(err)
+			}
+			var want []string
+			if verb, rest, _ := strings.Cut(tc.want, " "); verb != "" {
+				want = []string{fmt.Sprintf("%s %#x %s", verb, uint64(ourConn), rest)}
+			}
+			if diff := cmp.Diff(want, r.list()); diff != "" {
+				t.Errorf("%s by %s: %s", tc.name, op, diff)
+			}
+			if _, bad := r.counts(); bad != tc.bad {
+				t.Errorf("%s by %s: %d bad, want %d", tc.name, op, bad, tc.bad)
+			}
+		}
+		for who, pid := range others {
+			before := n.Stats().BadMessages["unknown"]
+			r, _, err := readAll(t, n, packetOf(tTuple(tSmall(22), peerPid, pid), tc.term))
+			if _, bad := r.counts(); bad != 0 || err.Error() != "EOF" || len(r.list()) != 0 || n.Stats().BadMessages["unknown"] != before+1 {
+				t.Errorf("%s to another %s: %v, %v, %d bad", tc.name, who, r.list(), err, bad)
+			}
+		}
+	}
+}
+
 // A message that is no term costs itself and nothing else.
 func TestMessages_Undecodable(t *testing.T) {
 	n := bareNode(t)
@@ -79,6 +125,13 @@ func TestMessages_Undecodable(t *testing.T) {
 				}
 				if _, bad := r.counts(); bad != 1 {
 					t.Errorf("bad: %d, want 1", bad)
+				}
+				if len(m) == 0 {
+					continue
+				}
+				r, _, err = readAll(t, n, good, toConn(m), good)
+				if _, bad := r.counts(); bad != 1 || err.Error() != "EOF" || len(r.list()) != 2 {
+					t.Errorf("to a connection: %v, %d bad, %v", r.list(), bad, err)
 				}
 			}
 		})
@@ -109,6 +162,12 @@ func TestReader_EveryCut(t *testing.T) {
 	for _, tc := range messageTable {
 		stream = append(stream, toHTTPD(tc.term)...)
 	}
+	for _, tc := range sentTable {
+		if len(tc.term) < 1000 {
+			stream = append(stream, toConn(tc.term)...)
+		}
+	}
+	stream = append(stream, packetOf(tTuple(tSmall(1), peerPid, ourPid))...)
 	stream = append(stream, packetOf(tTuple(tSmall(35), tSmall(1), peerPid, tPid("halley@localhost", 1, 1, 42)))...)
 	whole, c, _ := readAll(t, n, stream)
 	want, sent := whole.list(), answers(c)
@@ -310,6 +369,9 @@ var hotTable = []struct {
 }{
 	{"single", 1, toHTTPD(hotPair(1))},
 	{"single-binary-uid", 1, toHTTPD(tTuple(tBin("joe"), tBin(strings.Repeat("x", 100))))},
+	{"pid", 1, toConn(tBin(strings.Repeat("x", 100)))},
+	{"pid-tagged", 1, toConn(tTuple(tAtom("router_msg"), tBin(strings.Repeat("x", 100))))},
+	{"pid-send", 1, packetOf(tTuple(tSmall(2), tAtom(""), ourPid), tBin(strings.Repeat("x", 100)))},
 	{"list10", 10, toHTTPD(hotList(10))},
 	{"list100", 100, toHTTPD(hotList(100))},
 }

@@ -21,6 +21,9 @@ func FuzzPacket(f *testing.F) {
 		f.Add(toHTTPD(tc.term), uint16(30))
 		f.Add(packetOf(tTuple(tSmall(6), peerPid, tAtom(""), tAtom("net_kernel")), tc.term), uint16(3))
 	}
+	for _, tc := range sentTable {
+		f.Add(toConn(tc.term), uint16(40))
+	}
 	ours := tPid("halley@localhost", 1001, 0, 42)
 	ref := tRef("e@localhost", 1, 2, 3, 4, 5)
 	for _, control := range [][]byte{
@@ -33,6 +36,12 @@ func FuzzPacket(f *testing.F) {
 		tTuple(tSmall(3), peerPid, ours, tAtom("boom")),
 		tTuple(tSmall(21), peerPid, ours, ref, tAtom("boom")),
 		tTuple(tSmall(8), peerPid, ours, tAtom("kill")),
+		tTuple(tSmall(1), peerPid, ourPid),
+		tTuple(tSmall(35), tSmall(1), peerPid, ourPid),
+		tTuple(tSmall(19), peerPid, ourPid, ref),
+		tTuple(tSmall(20), peerPid, ourPid, ref),
+		tTuple(tSmall(3), peerPid, ourPid, tAtom("boom")),
+		tTuple(tSmall(8), peerPid, ourPid, tAtom("kill")),
 		tTuple(tSmall(7), peerPid, ours),
 		tTuple(tSmall(5)),
 		{104, 0},
@@ -51,6 +60,25 @@ func FuzzPacket(f *testing.F) {
 	} {
 		f.Add(packetOf(control, tTuple(peerPid, tTuple(tAtom("x"), tBin("y")))), uint16(5))
 	}
+	link, monitor := packetOf(tTuple(tSmall(1), peerPid, ourPid)), packetOf(tTuple(tSmall(19), peerPid, ourPid, ref))
+	f.Add(append(append(link, monitor...), packetOf(tTuple(tSmall(24), peerPid, ourPid), tAtom("boom"))...), uint16(99))
+	f.Add(append(packetOf(tTuple(tSmall(1), peerPid, ourPid)), packetOf(tTuple(tSmall(26), peerPid, ourPid), tAtom("normal"))...), uint16(9))
+	for _, request := range [][]byte{tTuple(tAtom("whereis"), tSmall(1)), tTuple(tAtom("info"), ourPid), tTuple(tAtom("info"), peerPid)} {
+		f.Add(toHTTPD(tTuple(tAtom("$gen_call"), tTuple(peerPid, callTag), request)), uint16(9))
+	}
+	mfa := tTuple(tAtom("erpc"), tAtom("execute_call"), tSmall(4))
+	for _, call := range [][]byte{
+		tList(ref, tAtom("halley"), tAtom("info"), tNil()),
+		tList(ref, tAtom("halley"), tAtom("connections"), tStr("\x01")),
+		tList(ref, tAtom("halley"), tAtom("close"), tList(tBin("u"))),
+		tList(ref, tAtom("erlang"), tAtom("node"), tList(tSmall(1))),
+		tList(ref, tAtom("m"), tAtom("f"), tImproper(tSmall(1), tSmall(2))),
+		tList(ref),
+	} {
+		f.Add(packetOf(tTuple(tSmall(29), ref, peerPid, peerPid, mfa, tList(tAtom("link"), tTuple(tAtom("monitor"), tNil()))), call), uint16(9))
+	}
+	f.Add(packetOf(tTuple(tSmall(30), ref, peerPid, peerPid, tTuple(tAtom("erpc"), tAtom("execute_cast"), tSmall(3)), tNil(), tNil()),
+		tList(tAtom("halley"), tAtom("close"), tList(tSmall(1)))), uint16(9))
 	n := bareNode(f)
 	f.Fuzz(func(t *testing.T, stream []byte, at uint16) {
 		cut := int(at) % (len(stream) + 1)
@@ -63,7 +91,11 @@ func FuzzPacket(f *testing.F) {
 			t.Error(diff)
 		}
 		for _, c := range []*conn{c1, c2} {
-			for b := answers(c); len(b) > 0; {
+			for conn := range c.held.first {
+				c.held.fire(conn, "normal", nil)
+			}
+			fired, _, _ := c.held.appendFired(nil)
+			for b := append(answers(c), fired...); len(b) > 0; {
 				size := int(b[0])<<24 | int(b[1])<<16 | int(b[2])<<8 | int(b[3])
 				p := b[4 : 4+size]
 				b = b[4+size:]
@@ -127,6 +159,22 @@ func FuzzTerm(f *testing.F) {
 			if !good || id != want || !bytes.Equal(name, wantName) || !bytes.Equal(body, binaryOf(value)) || len(rest) != len(b)-n {
 				t.Fatal("the hot path reads another pair")
 			}
+		}
+		if body, ok := sentBody(b); ok {
+			value := b
+			if arity, elements := tupleOf(b); arity == 2 {
+				first, rest := next(elements)
+				if _, ok := atomText(first); !ok || isAtom(first, "close") {
+					t.Fatal("the hot path takes another tag")
+				}
+				value, _ = next(rest)
+			}
+			if len(b) != n || !bytes.Equal(body, binaryOf(value)) {
+				t.Fatal("the hot path reads another body")
+			}
+		}
+		if list, ok := listOf(term, 100); ok && len(list) > 100 {
+			t.Fatal("more than was asked for")
 		}
 		if r, words, ok := refOf(term); ok && term[3] == 119 && !bytes.Equal(appendRef(nil, r, words), term) {
 			t.Fatal("a reference changes")

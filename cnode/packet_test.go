@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"strings"
 	"testing"
 	"time"
 )
@@ -75,6 +76,16 @@ func packetOf(control []byte, message ...[]byte) []byte {
 // toHTTPD is {httpd, Node} ! message.
 func toHTTPD(message []byte) []byte {
 	return packetOf(tTuple(tSmall(6), peerPid, tAtom(""), tAtom("httpd")), message)
+}
+
+// ourConn is a connection of bareNode's, ourPid its pid.
+const ourConn = 3<<32 | 0x80000005
+
+var ourPid = tPid("halley@localhost", 0x80000005, 3, 42)
+
+// toConn is Pid ! message, to a connection.
+func toConn(message []byte) []byte {
+	return packetOf(tTuple(tSmall(22), peerPid, ourPid), message)
 }
 
 // pipeConn is a socket whose input is given in pieces.
@@ -203,6 +214,46 @@ var messageTable = []struct {
 	{"call-unknown", tTuple(tAtom("$gen_call"), tTuple(peerPid, callTag), tAtom("what")), nil, 1},
 	{"call-stats", tTuple(tAtom("$gen_call"), tTuple(peerPid, callTag), tAtom("stats")), nil, 0},
 	{"call-from-nobody", tTuple(tAtom("$gen_call"), tAtom("x"), tAtom("stats")), nil, 1},
+}
+
+// sentTable is what a connection takes and what it refuses; it too seeds the fuzz targets.
+var sentTable = []struct {
+	name string
+	term []byte
+	want string // of the event behind the connection's number; "" is none
+	bad  int
+}{
+	{"binary", tBin("a"), "send a", 0},
+	{"empty", tBin(""), "send ", 0},
+	{"tagged", tTuple(tAtom("router_msg"), tBin("a")), "send a", 0},
+	{"tagged-empty-atom", tTuple(tAtom(""), tBin("a")), "send a", 0},
+	{"tagged-large-tuple", append([]byte{105, 0, 0, 0, 2}, append(tAtom("t"), tBin("a")...)...), "send a", 0},
+	{"tagged-utf8-atom", tTuple([]byte{118, 0, 1, 't'}, tBin("a")), "send a", 0},
+	{"tagged-latin1-atom", tTuple([]byte{100, 0, 1, 't'}, tBin("a")), "send a", 0},
+	{"iolist", tList(tBin("a"), tSmall('b'), tList(tStr("cd"))), "send abcd", 0},
+	{"tagged-iolist", tTuple(tAtom("t"), tImproper(tBin("b"), tSmall('a'))), "send ab", 0},
+	{"string", tStr("abc"), "send abc", 0},
+	{"tagged-string", tTuple(tAtom("t"), tStr("abc")), "send abc", 0},
+	{"nil", tNil(), "send ", 0},
+	{"cast", tTuple(tAtom("$gen_cast"), tBin("a")), "send a", 0},
+	{"cast-tagged", tTuple(tAtom("$gen_cast"), tTuple(tAtom("t"), tStr("a"))), "send a", 0},
+	{"cast-cast", tTuple(tAtom("$gen_cast"), tTuple(tAtom("$gen_cast"), tTuple(tAtom("t"), tStr("a")))), "", 1},
+	{"close", tTuple(tAtom("close"), tAtom("kick")), "exit kick [119 4 107 105 99 107]", 0},
+	{"close-binary", tTuple(tAtom("close"), tBin("x")), "exit x [109 0 0 0 1 120]", 0},
+	{"close-cast", tTuple(tAtom("$gen_cast"), tTuple(tAtom("close"), tSmall(7))), "exit 7 [97 7]", 0},
+	{"close-long", tTuple(tAtom("close"), tBin(string(make([]byte, maxReasonBytes-4)))), "exit " + strings.Repeat(".", maxTextBytes) + " []", 0},
+	{"closed", tTuple(tAtom("closed"), tBin("x")), "send x", 0},
+	{"atom", tAtom("a"), "", 1},
+	{"integer", tSmall(1), "", 1},
+	{"tagged-atom", tTuple(tAtom("t"), tAtom("a")), "", 1},
+	{"pair", tTuple(tSmall(1), tBin("a")), "", 1},
+	{"triple", tTuple(tAtom("t"), tBin("a"), tBin("b")), "", 1},
+	{"single", tTuple(tAtom("t")), "", 1},
+	{"empty-tuple", tTuple(), "", 1},
+	{"call", tTuple(tAtom("$gen_call"), tTuple(peerPid, callTag), tAtom("what")), "", 1},
+	{"call-from-nobody", tTuple(tAtom("$gen_call"), tAtom("x"), tAtom("what")), "", 1},
+	{"bits", []byte{77, 0, 0, 0, 1, 3, 0xa0}, "", 1},
+	{"improper", tImproper(tSmall('b'), tSmall('a')), "", 1},
 }
 
 // undecodable is what no term is.
