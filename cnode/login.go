@@ -1,8 +1,6 @@
 package cnode
 
 import (
-	"context"
-	"encoding/binary"
 	"sync"
 	"time"
 )
@@ -14,6 +12,12 @@ const (
 	callsBytes   = 4 << 20          // may wait for the peer when a call is made
 	callsPerLock = 32               // so that loops do not wait long
 	loginsRoom   = 8192             // logins that wait, beyond which none that were there are asked for
+
+	// A peer is connected long before what runs on it has started. So the first login
+	// goes alone, and each that found nobody to do it halves the number under way; after
+	// awayMisses in a row one is made in awayPause, until somebody answers.
+	awayMisses = 10
+	awayPause  = time.Second
 )
 
 // callState is that of a connection whose login waits or is under way; others have none.
@@ -34,7 +38,15 @@ const (
 	resultFailed
 	resultTimeout
 	results
+	resultNobody // failed, for want of who does it
 )
+
+func (r result) counted() result {
+	if r == resultNobody {
+		return resultFailed
+	}
+	return r
+}
 
 // logins is a Subscriber: the calls of Options.Login and Options.Logout on one peer, from
 // its coming to its going. Loops leave what they know, answers come on the peer's
@@ -64,8 +76,11 @@ type logins struct {
 	leaving numberQueue     // logouts
 	linked  map[uint64]bool // linked to by the peer and ended, as one of Node.Ended and Closed has told
 	flights [maxFlights]flight
-	free    []int // of flights
-	caught  int   // loops that have told of all that were there
+	free    []int     // of flights
+	flying  int       // logins under way
+	misses  int       // logins in a row that found nobody, at most awayMisses
+	again   time.Time // not before, if they are so many
+	caught  int       // loops that have told of all that were there
 }
 
 // flight is the place of one call that is under way.
@@ -74,7 +89,7 @@ type flight struct {
 	ref    uint64                         // 0: answered, or none
 	began  time.Time
 	conn   uint64
-	logout bool
+	uid    []byte // encoded; empty for a logout
 }
 
 func newLogins(t *teller, c *conn) *logins {
@@ -87,6 +102,7 @@ func newLogins(t *teller, c *conn) *logins {
 		state:  make(map[uint64]callState),
 		linked: make(map[uint64]bool),
 		free:   make([]int, maxFlights),
+		misses: awayMisses,
 	}
 	for i := range l.free {
 		l.free[i] = maxFlights - 1 - i
@@ -114,11 +130,11 @@ func (l *logins) stop() {
 	l.over = true
 }
 
-// idle is true if nothing waits and nothing is under way.
+// idle is true if nothing is under way and no logout waits.
 func (l *logins) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.over || l.waiting.n == 0 && l.leaving.len() == 0 && len(l.free) == maxFlights
+	return l.over || l.leaving.len() == 0 && len(l.free) == maxFlights
 }
 
 // Opened is called by loops.
@@ -155,8 +171,7 @@ func (l *logins) Closed(conn uint64, _ int64, _ []byte, _ string, _ []byte) {
 	switch state := l.state[conn]; {
 	case state == loginWaits:
 		l.forget(conn)
-		l.waiting.n--
-		l.waiting.prune(l.waits)
+		l.waiting.remove(l.waits)
 	case state == loginFlies && logout:
 		l.state[conn] = loginFliesEnded
 	case state == loginFlies:
@@ -246,15 +261,27 @@ func (l *logins) some(now time.Time) bool {
 			}
 			continue
 		}
-		conn, uid, ok := l.waiting.pop(l.waits)
-		if !ok {
+		if l.waiting.n == 0 || !l.mayLogin(now) {
 			return false
 		}
+		conn, uid, _ := l.waiting.pop(l.waits)
 		l.state[conn] = loginFlies
 		if !l.call(l.login, uid, conn, now) {
 			return false
 		}
 	}
+	return true
+}
+
+// mayLogin needs mu; if true a login follows.
+func (l *logins) mayLogin(now time.Time) bool {
+	if l.misses < awayMisses {
+		return l.flying < maxFlights>>l.misses
+	}
+	if now.Before(l.again) {
+		return false
+	}
+	l.again = now.Add(awayPause)
 	return true
 }
 
@@ -270,7 +297,10 @@ func (l *logins) call(what *rexCall, uid []byte, conn uint64, now time.Time) boo
 		return false
 	}
 	l.free = l.free[:len(l.free)-1]
-	f.conn, f.began, f.logout = conn, now, uid == nil
+	f.conn, f.began, f.uid = conn, now, append(f.uid[:0], uid...)
+	if uid != nil {
+		l.flying++
+	}
 	l.packet = what.appendTo(l.packet[:0], f.ref, uid, conn)
 	l.c.send(l.packet)
 	return true
@@ -282,10 +312,7 @@ func (l *logins) answered(slot int, answer []byte, down bool) {
 	if down {
 		return
 	}
-	r := resultOK
-	if callFailed(answer) {
-		r = resultFailed
-	}
+	r := callResult(answer)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over {
@@ -313,26 +340,47 @@ func (l *logins) expire(now time.Time) {
 	l.gauge()
 }
 
-// landed needs mu. A failed login that ends its connection keeps its place until the
-// HTTP side has been told, so that those are bounded too.
+// landed needs mu.
 func (l *logins) landed(slot int, r result) {
 	f := &l.flights[slot]
 	f.ref = 0
-	if f.logout {
-		l.t.counts.logouts[r].Add(1)
+	if len(f.uid) == 0 {
+		l.t.counts.logouts[r.counted()].Add(1)
 		l.release(slot)
 		return
 	}
-	l.t.counts.logins[r].Add(1)
+	l.t.counts.logins[r.counted()].Add(1)
+	l.flying--
+	switch r {
+	case resultNobody:
+		l.misses = min(l.misses+1, awayMisses)
+	case resultOK, resultFailed:
+		l.misses = 0
+	}
+	l.loggedIn(slot, r)
+}
+
+// loggedIn needs mu. What found nobody is tried again, unless the connection is to be
+// closed: then it keeps its place until the HTTP side has been told, so that those are
+// bounded too.
+func (l *logins) loggedIn(slot int, r result) {
+	f := &l.flights[slot]
+	closes := l.n.o.LoginFailure == loginClose && l.n.o.NewFeed != nil
 	state := l.state[f.conn]
-	l.forget(f.conn)
 	switch {
-	case state == loginFliesEnded && !l.c.held.linked(f.conn):
+	case state == loginFlies && r == resultNobody && !closes:
+		l.state[f.conn] = loginWaits
+		l.waiting.pushEncoded(f.conn, f.uid)
+		l.release(slot)
+		return
+	case state == loginFliesEnded && r != resultNobody && !l.c.held.linked(f.conn):
 		l.leaving.push(f.conn)
-	case state == loginFlies && r != resultOK && l.n.o.LoginFailure == loginClose && l.n.o.NewFeed != nil:
+	case state == loginFlies && r != resultOK && closes:
+		l.forget(f.conn)
 		l.t.failed.add(failedLogin{l, slot, f.conn})
 		return
 	}
+	l.forget(f.conn)
 	l.release(slot)
 }
 
@@ -341,7 +389,7 @@ func (l *logins) release(slot int) { l.free = append(l.free, slot) }
 
 func (l *logins) complain(f *flight, text []byte) {
 	message, kind := "login failed", "login"
-	if f.logout {
+	if len(f.uid) == 0 {
 		message, kind = "logout failed", "logout"
 	}
 	if len(text) > maxTextBytes {
@@ -358,157 +406,4 @@ func (l *logins) gauge() {
 	l.t.counts.loginsWaiting.Store(int64(l.waiting.n))
 	l.t.counts.logoutsWaiting.Store(int64(l.leaving.len()))
 	l.t.counts.inFlight.Store(int64(maxFlights - len(l.free)))
-}
-
-// loginQueue has connections in the order in which they came, number and encoded uid
-// one behind the other: no object for each. Those that have ended stay in it until their
-// turn or until they are the greater part.
-type loginQueue struct {
-	n     int // that wait
-	held  int // that are in it
-	bytes []byte
-	head  int // of the first
-}
-
-const queueKept = 64 << 10 // bytes that an empty queue keeps
-
-func (q *loginQueue) push(conn uint64, id int64, name []byte) {
-	if q.head > len(q.bytes)/2 {
-		q.bytes = q.bytes[:copy(q.bytes, q.bytes[q.head:])]
-		q.head = 0
-	}
-	q.bytes = appendUID(binary.BigEndian.AppendUint64(q.bytes, conn), id, name)
-	q.n++
-	q.held++
-}
-
-// pop gives the first that waits; uid is valid until the next push.
-func (q *loginQueue) pop(waits func(conn uint64) bool) (conn uint64, uid []byte, ok bool) {
-	for q.held > 0 {
-		entry := q.bytes[q.head:]
-		conn = binary.BigEndian.Uint64(entry)
-		uid, _ = next(entry[8:])
-		q.head += 8 + len(uid)
-		q.held--
-		if waits(conn) {
-			q.n--
-			return conn, uid, true
-		}
-	}
-	if cap(q.bytes) > queueKept {
-		q.bytes = nil
-	}
-	q.bytes, q.head = q.bytes[:0], 0
-	return 0, nil, false
-}
-
-// prune drops those that do not wait, if they are many.
-func (q *loginQueue) prune(waits func(conn uint64) bool) {
-	if q.held < 1024 || q.held < 2*q.n {
-		return
-	}
-	kept := q.bytes[:0]
-	for rest := q.bytes[q.head:]; len(rest) > 0; {
-		conn := binary.BigEndian.Uint64(rest)
-		uid, _ := next(rest[8:])
-		entry := rest[:8+len(uid)]
-		rest = rest[len(entry):]
-		if waits(conn) {
-			kept = append(kept, entry...)
-		}
-	}
-	q.bytes, q.head, q.held = kept, 0, q.n
-}
-
-// numberQueue has connections in the order in which they came.
-type numberQueue struct {
-	conns []uint64
-	head  int
-}
-
-func (q *numberQueue) len() int { return len(q.conns) - q.head }
-
-func (q *numberQueue) push(conn uint64) {
-	if q.head > len(q.conns)/2 {
-		q.conns = q.conns[:copy(q.conns, q.conns[q.head:])]
-		q.head = 0
-	}
-	q.conns = append(q.conns, conn)
-}
-
-func (q *numberQueue) pop() (conn uint64, ok bool) {
-	if q.len() == 0 {
-		return 0, false
-	}
-	conn = q.conns[q.head]
-	if q.head++; q.len() == 0 {
-		if 8*cap(q.conns) > queueKept {
-			q.conns = nil
-		}
-		q.conns, q.head = q.conns[:0], 0
-	}
-	return conn, true
-}
-
-// failedLogins are those whose connections are to be closed. A Feed may make its caller
-// wait, so that a goroutine of its own does it.
-type failedLogins struct {
-	woken chan struct{} // 1: there is one
-	mu    sync.Mutex    // protects list; taken with that of logins held
-	list  []failedLogin // at most as many as places for calls
-}
-
-type failedLogin struct {
-	of   *logins
-	slot int // of of, to be given back
-	conn uint64
-}
-
-func newFailedLogins() failedLogins { return failedLogins{woken: make(chan struct{}, 1)} }
-
-func (f *failedLogins) add(l failedLogin) {
-	f.mu.Lock()
-	f.list = append(f.list, l)
-	f.mu.Unlock()
-	select {
-	case f.woken <- struct{}{}:
-	default:
-	}
-}
-
-func (f *failedLogins) take() []failedLogin {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	list := f.list
-	f.list = nil
-	return list
-}
-
-var (
-	loginFailedText = []byte("login_failed")
-	loginFailedTerm = appendAtom(nil, "login_failed")
-)
-
-// closeFailed runs until ctx ends.
-func (t *teller) closeFailed(ctx context.Context) {
-	feed := t.n.o.NewFeed("")
-	defer feed.End()
-	for {
-		select {
-		case <-t.failed.woken:
-		case <-ctx.Done():
-			return
-		}
-		list := t.failed.take()
-		for _, f := range list {
-			feed.Exit(f.conn, loginFailedText, loginFailedTerm)
-		}
-		feed.Flush(func() {})
-		for _, f := range list {
-			f.of.mu.Lock()
-			f.of.release(f.slot)
-			f.of.mu.Unlock()
-		}
-		t.wake()
-	}
 }

@@ -49,14 +49,45 @@ func (r *rexCall) appendTo(dst []byte, ref uint64, uid []byte, conn uint64) []by
 	return dst
 }
 
-// callFailed is true for {badrpc, _}, which is rex's word, and {error, _}.
-func callFailed(answer []byte) bool {
+// callResult reads an answer: {badrpc, _}, which is rex's word, and {error, _} have failed.
+func callResult(answer []byte) result {
 	arity, elements := tupleOf(answer)
+	if arity != 2 {
+		return resultOK
+	}
+	first, rest := next(elements)
+	switch {
+	case isAtom(first, "badrpc") && calledNobody(rest):
+		return resultNobody
+	case isAtom(first, "badrpc"), isAtom(first, "error"):
+		return resultFailed
+	}
+	return resultOK
+}
+
+// calledNobody is true for {'EXIT', {Why, _}} where the function, or the process that it
+// asked, is not there or has just gone: what a node says that is starting, or whose
+// router is being restarted. Why may be a tuple, as {nodedown, Node}.
+func calledNobody(reason []byte) bool {
+	arity, elements := tupleOf(reason)
 	if arity != 2 {
 		return false
 	}
-	first, _ := next(elements)
-	return isAtom(first, "badrpc") || isAtom(first, "error")
+	exit, rest := next(elements)
+	arity, elements = tupleOf(rest)
+	if !isAtom(exit, "EXIT") || arity != 2 {
+		return false
+	}
+	why, _ := next(elements)
+	if arity, elements := tupleOf(why); arity > 0 {
+		why, _ = next(elements)
+	}
+	for _, gone := range [...]string{"undef", "noproc", "nodedown", "noconnection", "shutdown", "killed", "normal"} {
+		if isAtom(why, gone) {
+			return true
+		}
+	}
+	return false
 }
 
 // appendNamedHead appends the start of a packet to a registered name, up to the message:

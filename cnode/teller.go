@@ -44,6 +44,8 @@ type told struct {
 	c        *conn
 	presence *presence  // nil: not wanted
 	inbox    *nameWatch // nil: not wanted
+	rex      *nameWatch // nil: no logins
+	calls    bool       // rex is there: this peer can have the logins
 }
 
 func newTeller(n *Node) *teller {
@@ -53,13 +55,12 @@ func newTeller(n *Node) *teller {
 // start begins what the options ask for.
 func (t *teller) start(ctx context.Context) {
 	o := &t.n.o
-	logs := o.Subscribe != nil && (o.Login != "" || o.Logout != "")
-	if !logs && o.Inbox == "" && (o.Subscribe == nil || o.Presence == "") {
+	if !t.logs() && o.Inbox == "" && (o.Subscribe == nil || o.Presence == "") {
 		close(t.done)
 		return
 	}
 	t.n.wg.Go(func() { t.run(ctx) })
-	if logs && o.LoginFailure == loginClose && o.NewFeed != nil {
+	if t.logs() && o.LoginFailure == loginClose && o.NewFeed != nil {
 		t.n.wg.Go(func() { t.closeFailed(ctx) })
 	}
 }
@@ -96,14 +97,13 @@ func (t *teller) turn(now time.Time) {
 		if p.presence != nil {
 			p.presence.turn(now)
 		}
+		p.calls = p.rex != nil && p.rex.turn(now)
 		if p.inbox != nil && p.inbox.turn(now) && (inbox == nil || p.c.peer == t.n.o.LoginNode) {
 			inbox = p.c
 		}
 	}
 	t.inbox.Store(inbox)
-	if t.n.o.Login != "" || t.n.o.Logout != "" {
-		t.chooseLogin(now)
-	}
+	t.chooseLogin(now)
 	if t.logins != nil {
 		t.logins.turn(now)
 	}
@@ -141,7 +141,15 @@ func (t *teller) known(before *[]*told, c *conn) *told {
 	if t.n.o.Inbox != "" {
 		p.inbox = newNameWatch(c, t.n.o.Inbox, t.wake)
 	}
+	if t.logs() {
+		p.rex = newNameWatch(c, "rex", t.wake)
+	}
 	return p
+}
+
+// logs is true if connections are logged in or out.
+func (t *teller) logs() bool {
+	return t.n.o.Subscribe != nil && (t.n.o.Login != "" || t.n.o.Logout != "")
 }
 
 func (p *told) end() {
@@ -150,6 +158,9 @@ func (p *told) end() {
 	}
 	if p.inbox != nil {
 		p.inbox.end()
+	}
+	if p.rex != nil {
+		p.rex.end()
 	}
 }
 
@@ -171,7 +182,7 @@ func (t *teller) chooseLogin(now time.Time) {
 		t.logins.stop()
 		t.logins = nil
 	}
-	if t.logins == nil && c != nil && t.n.o.Subscribe != nil {
+	if t.logins == nil && c != nil {
 		t.logins = newLogins(t, c)
 		t.n.log.Info("logins go to this peer", "node", t.n.o.Name, "peer", c.peer)
 		t.logins.begin()
@@ -179,26 +190,28 @@ func (t *teller) chooseLogin(now time.Time) {
 	t.current.Store(t.logins)
 }
 
-func (t *teller) loginPeer(now time.Time) *conn {
+// loginPeer is Options.LoginNode, or the first connected of those that can be called.
+func (t *teller) loginPeer(now time.Time) (first *conn) {
 	wanted := t.n.o.LoginNode
 	for _, p := range t.told {
-		if p.c.peer == wanted {
+		switch {
+		case p.calls && p.c.peer == wanted:
 			t.missed = time.Time{}
 			return p.c
+		case p.calls && first == nil:
+			first = p.c
 		}
 	}
-	if wanted != "" {
-		if t.missed.IsZero() {
-			t.missed = now
-		}
-		if now.Sub(t.missed) < loginGrace {
-			return nil
-		}
+	if wanted == "" {
+		return first
 	}
-	if len(t.told) == 0 {
+	if t.missed.IsZero() {
+		t.missed = now
+	}
+	if now.Sub(t.missed) < loginGrace {
 		return nil
 	}
-	return t.told[0].c
+	return first
 }
 
 // nextEpoch is greater than all before it, also than those of an earlier start.
