@@ -19,13 +19,25 @@ func drainer(t testing.TB, s *Server, uid string) {
 // BenchmarkDeliver is the way of a message from the feed to the socket: 1,000
 // connections, batches of messages to one after the other.
 func BenchmarkDeliver(b *testing.B) {
+	benchmarkFeed(b, func(f *Feed, i int, _ []uint64, body []byte) { f.Message(int64(1+i), nil, body) })
+}
+
+// BenchmarkSend is the same for messages to numbers.
+func BenchmarkSend(b *testing.B) {
+	benchmarkFeed(b, func(f *Feed, i int, conns []uint64, body []byte) { f.Send(conns[i], body) })
+}
+
+// benchmarkFeed feeds messages with one, to the i-th of some connections.
+func benchmarkFeed(b *testing.B, one func(f *Feed, i int, conns []uint64, body []byte)) {
 	for _, size := range []int{100, 4096} {
 		for _, batch := range []int{1, 100} {
 			b.Run(fmt.Sprintf("size=%d/batch=%d", size, batch), func(b *testing.B) {
 				const users = 1000
 				s := testServer(b, func(o *Options) { o.MaxPendingBytes = 64 << 20 })
+				var conns []uint64
 				for i := range users {
 					drainer(b, s, fmt.Sprint(i+1))
+					conns = append(conns, numberOf(b, s, fmt.Sprint(i+1)))
 				}
 				f, body, done := s.NewFeed(), bytes.Repeat([]byte{'x'}, size), make(chan struct{}, 1)
 				finished := func() { done <- struct{}{} }
@@ -34,7 +46,7 @@ func BenchmarkDeliver(b *testing.B) {
 				b.ResetTimer()
 				for i := 0; i < b.N; {
 					for j := 0; j < batch && i < b.N; i, j = i+1, j+1 {
-						f.Message(int64(1+i%users), nil, body)
+						one(f, i%users, conns, body)
 					}
 					f.Flush(finished)
 					<-done
@@ -113,21 +125,25 @@ func socketToDrain(b *testing.B) int {
 func TestDeliver_DoesNotAllocate(t *testing.T) {
 	for _, size := range []int{100, 5000} {
 		s := testServer(t, func(o *Options) { o.MaxPendingBytes = 64 << 20 })
+		var conns []uint64
 		for i := range 50 {
 			drainer(t, s, fmt.Sprint(i+1))
+			conns = append(conns, numberOf(t, s, fmt.Sprint(i+1)))
 		}
 		f, body, done := s.NewFeed(), bytes.Repeat([]byte{'x'}, size), make(chan struct{}, 1)
 		finished := func() { done <- struct{}{} }
 		perBatch := testing.AllocsPerRun(50, func() {
-			for i := range 500 {
+			for i := range 250 {
 				f.Message(int64(1+i%50), nil, body)
+				f.Send(conns[i%50], body)
+				f.Send(conns[i%50]+1<<32, body) // who is gone costs nothing either
 			}
 			f.Flush(finished)
 			<-done
 		})
 		// Wakes, and pending bytes of a reader that is late, allocate now and then; a message never does.
 		if perBatch > 25 {
-			t.Errorf("%d-byte bodies: %.0f allocations for 500 messages", size, perBatch)
+			t.Errorf("%d-byte bodies: %.0f allocations for 750 messages", size, perBatch)
 		}
 	}
 }

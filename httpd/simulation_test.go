@@ -22,6 +22,7 @@ import (
 type simClient struct {
 	*stream
 	uid     int
+	number  uint64
 	want    bytes.Buffer // what was sent to it: the model
 	mu      sync.Mutex   // protects got; held while stalled
 	got     []byte
@@ -67,9 +68,10 @@ const (
 	simSteps   = 3000
 )
 
-// TestSimulation opens, closes, stalls and resumes clients and sends to them in random
-// order. Whoever stays connected gets everything, in order; whoever is closed for being
-// slow has a beginning of it. HALLEY_SEED repeats a run.
+// TestSimulation opens, closes, stalls and resumes clients, sends to them, by uid and by
+// number, and ends some from Erlang's side, in random order. Whoever stays connected, or is
+// ended so, gets everything, in order; whoever is closed for being slow has a beginning of
+// it. HALLEY_SEED repeats a run.
 func TestSimulation(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if text := os.Getenv("HALLEY_SEED"); text != "" {
@@ -110,6 +112,8 @@ func (sim *simulation) step() {
 		sim.resumeOne()
 	case p < 29:
 		sim.broadcast()
+	case p < 32:
+		sim.exit()
 	default:
 		sim.send()
 	}
@@ -123,7 +127,8 @@ func (sim *simulation) open() {
 	}
 	st := connectOver(sim.t, conn, strconv.Itoa(uid))
 	conn.SetReadDeadline(time.Time{})
-	c := &simClient{stream: st, uid: uid, done: make(chan struct{})}
+	conns := whereis(sim.s, strconv.Itoa(uid))
+	c := &simClient{stream: st, uid: uid, number: conns[len(conns)-1], done: make(chan struct{})}
 	sim.clients = append(sim.clients, c)
 	go c.read()
 }
@@ -158,6 +163,30 @@ func (sim *simulation) close() {
 	sim.beginning(c)
 }
 
+// exit ends a client, behind what was sent to it, by its number. To those that have gone
+// already, for being slow, nothing happens.
+func (sim *simulation) exit() {
+	i, c := sim.pick()
+	if c == nil {
+		return
+	}
+	sim.clients = append(sim.clients[:i], sim.clients[i+1:]...)
+	sim.resume(c)
+	f := sim.feeds[sim.random.IntN(len(sim.feeds))]
+	body := sim.body(c.uid)
+	sim.sent += 2
+	f.Send(c.number, body)
+	f.Exit(c.number, []byte("simulation"), nil)
+	f.Send(c.number, []byte("too late"))
+	c.want.Write(body)
+	sim.flush(f)
+	<-c.done
+	if sim.beginning(c); c.end == io.EOF && len(c.got) != c.want.Len() {
+		sim.t.Errorf("uid %d: a clean end after %d of %d bytes", c.uid, len(c.got), c.want.Len())
+	}
+	c.conn.Close()
+}
+
 // beginning checks that a client has got a beginning of what it was sent.
 func (sim *simulation) beginning(c *simClient) {
 	if !bytes.HasPrefix(c.want.Bytes(), c.got) {
@@ -185,12 +214,18 @@ func (sim *simulation) resume(c *simClient) {
 	}
 }
 
-// send sends a few messages through one feed and waits until they are done with: the
-// model has no order between feeds.
+// send sends a few messages, to uids and to numbers, through one feed and waits until they
+// are done with: the model has no order between feeds.
 func (sim *simulation) send() {
 	f := sim.feeds[sim.random.IntN(len(sim.feeds))]
 	for range 1 + sim.random.IntN(40) {
 		sim.sent++
+		if _, c := sim.pick(); c != nil && sim.random.IntN(3) == 0 {
+			body := sim.body(c.uid)
+			f.Send(c.number, body)
+			c.want.Write(body)
+			continue
+		}
 		uid := 1 + sim.random.IntN(simUIDs)
 		body := sim.body(uid)
 		f.Message(int64(uid), nil, body)

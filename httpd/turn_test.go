@@ -31,6 +31,25 @@ func testLoop(t testing.TB, e engine, change func(*Options)) *loop {
 	return l
 }
 
+// fault is what the sockets of a faultyEngine do.
+type fault struct {
+	full bool // they take nothing
+	err  error
+}
+
+// faultyEngine is a nullEngine until told otherwise.
+type faultyEngine struct {
+	nullEngine
+	fault *fault
+}
+
+func (e faultyEngine) write(slot uint32, bufs [][]byte) (int, error) {
+	if e.fault.full || e.fault.err != nil {
+		return 0, e.fault.err
+	}
+	return e.nullEngine.write(slot, bufs)
+}
+
 // accepted gives a testLoop a stream and returns its slot.
 func accepted(t testing.TB, l *loop, uid string) uint32 {
 	t.Helper()

@@ -25,12 +25,20 @@ func TestVanishedClient(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { curl.Process.Kill(); curl.Wait() }()
+			watching := newEndings()
+			s.Observe(watching)
 			eventually(t, "the client is connected", func() bool { return s.Stats().Connections == 1 })
+			f := s.NewFeed()
+			f.Watch(numberOf(t, s, "1"))
+			flush(f)
 			run(t, "ip", "link", "set", cableEnd(), "down")
 			if owed {
 				send(s.NewFeed(), 1, "nobody acknowledges this")
 			}
 			eventually(t, "the client is noticed to be gone", func() bool { return s.Stats().Closed["idle"] == 1 })
+			if watching.count("idle") != 1 {
+				t.Errorf("told %v", watching.all)
+			}
 		})
 	}
 }
