@@ -48,7 +48,7 @@ func hotMessage(p []byte, tail string) []byte {
 // a small atom; and a tuple of 3, SEND, an unused atom.
 const (
 	sendSenderHead = 112<<56 | 131<<48 | 104<<40 | 3<<32 | 97<<24 | 22<<16 | 88<<8 | 119
-	sendHead       = 112<<56 | 131<<48 | 104<<40 | 3<<32 | 97<<24 | 2<<16 | 119<<8 | 0
+	sendHead       = 112<<56 | 131<<48 | 104<<40 | 3<<32 | 97<<24 | 2<<16 | 119<<8
 )
 
 // hotSend gives the message of a packet to a connection of this start and its number,

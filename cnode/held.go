@@ -14,6 +14,7 @@ const (
 	maxHeld       = 1 << 24   // holds of one peer; beyond it every connection is noproc
 	holdsPerChunk = 1 << 8    // the slab grows by so many
 	signalsPerGo  = 64        // encoded at a time, so that those who fire do not wait long
+	bytesPerGo    = 32 << 10  // likewise, for long reasons
 	firedBytes    = 256 << 10 // of signals for one write
 )
 
@@ -229,9 +230,13 @@ func (h *held) appendFired(dst []byte) (_ []byte, packets int, left bool) {
 func (h *held) appendSome(dst []byte) (_ []byte, packets int, left bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	most := len(dst) + bytesPerGo
 	for range signalsPerGo {
 		if h.fired == 0 {
 			return dst, packets, false
+		}
+		if len(dst) >= most {
+			break
 		}
 		if e := h.at(h.fired); e.kind != holdNone {
 			dst = h.appendSignal(dst, e)

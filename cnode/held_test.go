@@ -276,7 +276,7 @@ func TestHeld_Bounds(t *testing.T) {
 	total, kicked := 0, 0
 	for left := true; left; {
 		var out []byte
-		if out, _, left = h.appendFired(nil); len(out) > firedBytes+2*maxReasonBytes*signalsPerGo {
+		if out, _, left = h.appendFired(nil); len(out) > firedBytes+bytesPerGo+maxReasonBytes+200 {
 			t.Errorf("%d bytes in a write", len(out))
 		}
 		for _, s := range signalsOf(t, out) {

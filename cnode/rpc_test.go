@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestCalls_Connections(t *testing.T) {
@@ -36,6 +38,43 @@ func TestCalls_Connections(t *testing.T) {
 		e.want("{ok,1}", "(fun(R) -> To ! {'$gen_call', {self(), R}, {deliver, 5, <<\"x\">>}}, receive {R, V} -> V after 3000 -> nothing end end)(make_ref())")
 		e.want("[]", "element(2, process_info(self(), messages))")
 	})
+}
+
+// The tags whose alias a reply goes to, and those of which it goes to the pid.
+func TestCalls_Alias(t *testing.T) {
+	n := bareNode(t)
+	ref := tRef("e@localhost", 1, 2, 3, 4, 5)
+	alias := tImproper(ref, tAtom("alias"))
+	for _, tc := range []struct {
+		name  string
+		tag   []byte
+		alias bool
+	}{
+		{"alias", alias, true},
+		{"alias-first", tImproper(tSmall(1), alias), true},
+		{"alias-first-of-list", tList(alias, tAtom("x")), true},
+		{"reference", ref, false},
+		{"proper-list", tList(tAtom("alias"), ref), false},
+		{"two-before", tImproper(ref, tAtom("alias"), tAtom("x")), false},
+		{"no-reference", tImproper(tSmall(1), tAtom("alias")), false},
+		{"other-atom", tImproper(ref, tAtom("alia")), false},
+		{"too-deep", tList(tList(alias)), false},
+		{"nil", tNil(), false},
+	} {
+		for _, flags := range []uint64{flagAlias, 0} {
+			c := bareConn(n, new(recorder))
+			c.info.flags = flags
+			c.packet(packetOf(tTuple(tSmall(6), peerPid, tAtom(""), tAtom("net_kernel")),
+				tTuple(tAtom("$gen_call"), tTuple(peerPid, tc.tag), tTuple(tAtom("is_auth"), tAtom("e@localhost"))))[4:])
+			control := tTuple(tSmall(2), tAtom(""), peerPid)
+			if tc.alias && flags != 0 {
+				control = tTuple(tSmall(33), n.appendSenderPid(nil), ref)
+			}
+			if diff := cmp.Diff(packetOf(control, tTuple(tc.tag, tAtom("yes"))), answers(c)); diff != "" {
+				t.Errorf("%s, flags %#x: %s", tc.name, flags, diff)
+			}
+		}
+	}
 }
 
 // A caller that has given up gets nothing.
