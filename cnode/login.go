@@ -18,6 +18,7 @@ const (
 	// awayMisses in a row one is made in awayPause, until somebody answers.
 	awayMisses = 10
 	awayPause  = time.Second
+	awaySwitch = 3 * time.Second // after which another peer is tried
 )
 
 // callState is that of a connection whose login waits or is under way; others have none.
@@ -80,6 +81,7 @@ type logins struct {
 	flying  int       // logins under way
 	misses  int       // logins in a row that found nobody, at most awayMisses
 	again   time.Time // not before, if they are so many
+	missing time.Time // of the first of them; zero: none
 	caught  int       // loops that have told of all that were there
 }
 
@@ -273,6 +275,13 @@ func (l *logins) some(now time.Time) bool {
 	return true
 }
 
+// away is true if there has been nobody to log in with for long.
+func (l *logins) away(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.misses == awayMisses && !l.missing.IsZero() && now.Sub(l.missing) > awaySwitch
+}
+
 // mayLogin needs mu; if true a login follows.
 func (l *logins) mayLogin(now time.Time) bool {
 	if l.misses < awayMisses {
@@ -319,7 +328,7 @@ func (l *logins) answered(slot int, answer []byte, down bool) {
 		return
 	}
 	if r != resultOK {
-		l.complain(&l.flights[slot], textOf(answer))
+		l.complain(&l.flights[slot], answer)
 	}
 	l.landed(slot, r)
 	l.t.wake()
@@ -333,7 +342,7 @@ func (l *logins) expire(now time.Time) {
 		f := &l.flights[slot]
 		// Not forgotten: the reader is about to land it.
 		if f.ref != 0 && now.Sub(f.began) > callPatience && l.c.asked.forget(f.ref) {
-			l.complain(f, []byte("no answer"))
+			l.complain(f, nil)
 			l.landed(slot, resultTimeout)
 		}
 	}
@@ -354,8 +363,11 @@ func (l *logins) landed(slot int, r result) {
 	switch r {
 	case resultNobody:
 		l.misses = min(l.misses+1, awayMisses)
+		if l.missing.IsZero() {
+			l.missing = time.Now()
+		}
 	case resultOK, resultFailed:
-		l.misses = 0
+		l.misses, l.missing = 0, time.Time{}
 	}
 	l.loggedIn(slot, r)
 }
@@ -387,15 +399,20 @@ func (l *logins) loggedIn(slot int, r result) {
 // release needs mu.
 func (l *logins) release(slot int) { l.free = append(l.free, slot) }
 
-func (l *logins) complain(f *flight, text []byte) {
+// complain logs a failure, once a second. No answer: it was given up.
+func (l *logins) complain(f *flight, answer []byte) {
 	message, kind := "login failed", "login"
 	if len(f.uid) == 0 {
 		message, kind = "logout failed", "logout"
 	}
-	if len(text) > maxTextBytes {
-		text = text[:maxTextBytes]
+	if !l.n.limiter.allow(kind) {
+		return
 	}
-	l.n.complain(message, kind, "node", l.n.o.Name, "peer", l.c.peer, "err", string(text))
+	text := "no answer in " + callPatience.String()
+	if answer != nil {
+		text = string(textOf(answer))
+	}
+	l.n.say(message, kind, "node", l.n.o.Name, "peer", l.c.peer, "err", text)
 }
 
 // gauge needs mu. One that is over has nothing to say: its successor does.

@@ -353,6 +353,55 @@ func TestLogin_Node(t *testing.T) {
 	other.want("100", "told:count(login)")
 }
 
+// The first connected peer cannot do it: another is found that can, and keeps it.
+func TestLogin_NobodyThere(t *testing.T) {
+	epmd := startEPMD(t)
+	var es [3]*erlNode
+	for i := range es {
+		es[i] = startErl(t, otp{}, epmd, uniqueName(fmt.Sprintf("e%d", i))+"@localhost")
+	}
+	loadTold(es[2])
+	n, w := startCrowd(t, epmd, 2, withLogins)
+	for i, e := range es {
+		e.want("pong", "net_adm:ping('%s')", n.o.Name)
+		eventually(t, "connected", func() bool { return len(n.Peers()) == i+1 })
+	}
+	conns := w.open(3000)
+	es[2].told("3000", "told:count(login)")
+	quiet(t, n)
+	loadTold(es[0])
+	conns = append(conns, w.open(100)...)
+	es[2].told("3100", "told:count(login)")
+	w.close("normal", conns...)
+	es[2].told("3100", "told:count(logout)")
+	if l, _ := calls(n); l.OK != 3100 || l.Failed < 2 || l.Failed > 20 {
+		t.Errorf("%+v", l)
+	}
+	es[0].want("0", "told:count(login)")
+}
+
+// While nobody is there, --login-failure close costs few clients: the others wait.
+func TestLogin_NobodyThereSparesClients(t *testing.T) {
+	epmd := startEPMD(t)
+	e := startErl(t, otp{}, epmd, uniqueName("e")+"@localhost")
+	n, w := startCrowd(t, epmd, 2, func(o *Options) {
+		withLogins(o)
+		o.LoginFailure = loginClose
+	})
+	w.open(1500)
+	e.want("pong", "net_adm:ping('%s')", n.o.Name)
+	eventually(t, "some find nobody", func() bool { l, _ := calls(n); return l.Failed >= 2 })
+	loadTold(e)
+	quiet(t, n)
+	l, logouts := calls(n)
+	if l.Failed > 10 || l.OK != 1500-l.Failed || w.size() != int(l.OK) {
+		t.Errorf("%+v, %d connections", l, w.size())
+	}
+	if logouts.OK+logouts.Failed != l.Failed { // they have ended like others
+		t.Errorf("%+v", logouts)
+	}
+}
+
 // Stop waits for the logouts of connections that have just ended.
 func TestLogin_StopSendsLogouts(t *testing.T) {
 	epmd := startEPMD(t)

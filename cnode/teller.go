@@ -46,6 +46,7 @@ type told struct {
 	inbox    *nameWatch // nil: not wanted
 	rex      *nameWatch // nil: no logins
 	calls    bool       // rex is there: this peer can have the logins
+	nobody   time.Time  // since when it is known that nobody answers them; zero: not known
 }
 
 func newTeller(n *Node) *teller {
@@ -190,28 +191,33 @@ func (t *teller) chooseLogin(now time.Time) {
 	t.current.Store(t.logins)
 }
 
-// loginPeer is Options.LoginNode, or the first connected of those that can be called.
-func (t *teller) loginPeer(now time.Time) (first *conn) {
+// loginPeer is Options.LoginNode, or the first connected of those that can be called:
+// where nobody answers, not before the others have been tried.
+func (t *teller) loginPeer(now time.Time) *conn {
 	wanted := t.n.o.LoginNode
+	var best *told
 	for _, p := range t.told {
-		switch {
-		case p.calls && p.c.peer == wanted:
+		if !p.calls {
+			continue
+		}
+		if p.c.peer == wanted {
 			t.missed = time.Time{}
 			return p.c
-		case p.calls && first == nil:
-			first = p.c
+		}
+		if t.logins != nil && t.logins.c == p.c && t.logins.away(now) {
+			p.nobody = now
+		}
+		if best == nil || p.nobody.Before(best.nobody) {
+			best = p
 		}
 	}
-	if wanted == "" {
-		return first
-	}
-	if t.missed.IsZero() {
+	if wanted != "" && t.missed.IsZero() {
 		t.missed = now
 	}
-	if now.Sub(t.missed) < loginGrace {
+	if best == nil || wanted != "" && now.Sub(t.missed) < loginGrace {
 		return nil
 	}
-	return first
+	return best.c
 }
 
 // nextEpoch is greater than all before it, also than those of an earlier start.
