@@ -60,6 +60,20 @@ func TestInbox_Messages(t *testing.T) {
 	})
 }
 
+// A peer that has not yet said whether it has the name does not get what would be lost.
+func TestInbox_NotBeforeTheNameIsKnown(t *testing.T) {
+	n := startInbox(t, startEPMD(t), nil)
+	raw := dialRaw(t, n)
+	raw.connect("raw@localhost")
+	eventually(t, "it is asked", func() bool { return n.Stats().PacketsOut >= 2 })
+	for range 30 { // longer than the teller sleeps
+		if n.Inbox(1, nil, 0, []byte("lost")) {
+			t.Fatal("accepted")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // The first connected peer that has the name; another when it goes; LoginNode before all.
 func TestInbox_Failover(t *testing.T) {
 	epmd := startEPMD(t)

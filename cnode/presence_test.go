@@ -49,6 +49,39 @@ func TestPresence_Epoch(t *testing.T) {
 	})
 }
 
+// What is told of one loop's connections, event by event: a batch that is being filled goes
+// before the end of one that may be in it.
+func TestPresence_BatchBeforeEnd(t *testing.T) {
+	epmd := startEPMD(t)
+	e := startErl(t, otp{}, epmd, uniqueName("e")+"@localhost")
+	loadTold(e)
+	e.want("ok", "told:keep(listener)")
+	subs := make(chan Subscriber, 1)
+	n := startNode(t, epmd, func(o *Options, _ *testNode) {
+		withPresence(o)
+		o.Subscribe = func(sub Subscriber) func() { subs <- sub; return func() {} }
+	})
+	e.want("pong", "net_adm:ping('%s')", n.o.Name)
+	sub := <-subs
+	conn := func(id int64) uint64 { return 1<<32 | uint64(id) }
+	sub.Opened(conn(1), 1, nil, "chunked", true)
+	sub.Opened(conn(2), 0, []byte("b"), "chunked", true)
+	sub.Opened(conn(3), 3, nil, "identity", false)
+	sub.Closed(conn(1), 1, nil, "normal", nil)
+	sub.Opened(conn(4), 4, nil, "chunked", true)
+	sub.Caught(0, 2)
+	sub.Closed(conn(3), 3, nil, "normal", nil)
+	for id := int64(5); id < 5+2000; id++ {
+		sub.Opened(conn(id), id, nil, "chunked", true)
+	}
+	sub.Caught(1, 2)
+	e.told("[{new,3,1,identity},{all,2},{gone,1},{all,1},{gone,3},{all,1000},{all,1000},{all,0}]", shortPresence)
+}
+
+// shortPresence is what was kept as listener, without pids and epochs.
+const shortPresence = `[case M of {all_present, _, L} -> {all, length(L)}; ` +
+	`{connected, U, _, #{version := V, transport := T}} -> {new, U, V, T}; {disconnected, U, _, _} -> {gone, U} end || M <- told:kept(listener)]`
+
 // The reason of an end is the term that it was ended with, or the word's.
 func TestPresence_Reasons(t *testing.T) {
 	epmd := startEPMD(t)
