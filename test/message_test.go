@@ -198,11 +198,15 @@ func TestMessage_BadOnesCostNothingElse(t *testing.T) {
 	}
 }
 
-func TestMessage_RPCIsRefusedAtOnce(t *testing.T) {
+// rpc and erpc run what is in Halley's list, and refuse all else at once.
+func TestMessage_RPC(t *testing.T) {
 	h, e := pair(t)
-	e.want("badrpc", "element(1, rpc:call('%s', erlang, node, []))", h.name)
-	e.want("true", "element(1, timer:tc(fun() -> rpc:call('%s', erlang, node, []) end)) < 3000000", h.name)
-	e.want("error", "try erpc:call('%s', erlang, node, []) catch error:_ -> error end", h.name)
+	e.want("true", "rpc:call('%[1]s', erlang, node, []) =:= '%[1]s'", h.name)
+	e.want("undef", "element(1, element(2, element(2, rpc:call('%s', os, cmd, [\"ls\"]))))", h.name)
+	e.want("undef", "try erpc:call('%s', os, cmd, [\"ls\"]) catch error:{exception, Why, _} -> Why end", h.name)
+	e.want("[0]", "rpc:multicall(['%s'], halley, connections, [1]) =:= {[[]], []} andalso [maps:get(connections, erpc:call('%s', halley, info, []))]", h.name, h.name)
+	e.want("notsup", "(fun(R) -> receive {spawn_reply, R, error, E1} -> E1 after 10000 -> nothing end end)(erlang:spawn_request('%s', os, cmd, [\"ls\"], []))", h.name)
+	e.want("true", "element(1, timer:tc(fun() -> rpc:call('%s', os, cmd, []) end)) < 3000000", h.name)
 	e.want("pong", "net_adm:ping('%s')", h.name)
 }
 
