@@ -18,6 +18,7 @@
 -export([bad_uids/1]).
 -export([bad_bodies/1]).
 -export([bad_dests/1]).
+-export([bad_pids/1]).
 
 %% wire.
 -export([messages/1]).
@@ -28,6 +29,10 @@
 -export([deliver_sum/1]).
 -export([deliver_errors/1]).
 -export([deliver_asks_all_at_once/1]).
+-export([pids_of_all/1]).
+-export([info_asks_its_node/1]).
+-export([close_all_of_a_uid/1]).
+-export([close_one/1]).
 
 %% halley.
 -export([send_reaches_browser/1]).
@@ -43,10 +48,17 @@
 -export([msggen_drives_halley_by_name/1]).
 -export([halley_goes_while_sending/1]).
 
+%% pids.
+-export([send_to_pid/1]).
+-export([what_a_pid_tells/1]).
+-export([link_and_monitor/1]).
+-export([close_by_uid_and_pid/1]).
+-export([pids_over_two/1]).
+
 -import(halley_test, [doc/1, do_on/2, do_eventually/1, do_name/1, do_login/2, do_chunk/1, do_chunks/2]).
 
 all() ->
-    [{group, away}, {group, wire}, {group, halley}].
+    [{group, away}, {group, wire}, {group, halley}, {group, pids}].
 
 groups() ->
     [
@@ -56,7 +68,8 @@ groups() ->
             node_away,
             bad_uids,
             bad_bodies,
-            bad_dests
+            bad_dests,
+            bad_pids
         ]},
         {wire, [], [
             messages,
@@ -66,7 +79,11 @@ groups() ->
             nothing_if_one_is_bad,
             deliver_sum,
             deliver_errors,
-            deliver_asks_all_at_once
+            deliver_asks_all_at_once,
+            pids_of_all,
+            info_asks_its_node,
+            close_all_of_a_uid,
+            close_one
         ]},
         {halley, [], [
             send_reaches_browser,
@@ -81,6 +98,13 @@ groups() ->
             msggen_drives_halley,
             msggen_drives_halley_by_name,
             halley_goes_while_sending
+        ]},
+        {pids, [], [
+            send_to_pid,
+            what_a_pid_tells,
+            link_and_monitor,
+            close_by_uid_and_pid,
+            pids_over_two
         ]}
     ].
 
@@ -92,6 +116,9 @@ end_per_suite(Config) ->
 
 init_per_group(halley, Config) ->
     halley_test:do_need_halley([{group, halley} | Config]);
+init_per_group(pids, Config) ->
+    %% Came with the pids.
+    halley_test:do_need_flag("--presence", [{group, halley} | Config]);
 init_per_group(Group, Config) ->
     [{group, Group} | Config].
 
@@ -146,6 +173,8 @@ not_started(Config) ->
             {send, [1, <<"x">>]},
             {send_many, [[{1, <<"x">>}]]},
             {deliver, [1, <<"x">>]},
+            {pids, [1]},
+            {close, [1]},
             {close, [1, kick]}
         ]],
         ok = halley_fake:start(fun(_) -> {ok, 1} end),
@@ -162,6 +191,8 @@ nobody_up(Config) ->
         ok = halley:send_many([{1, <<"x">>}]),
         ok = halley:broadcast(<<"x">>),
         ok = halley:close(1, kick),
+        {error, no_halley} = halley:close(1),
+        [] = halley:pids(1),
         {error, no_halley} = halley:deliver(1, <<"x">>)
     end).
 
@@ -188,7 +219,11 @@ bad_uids(Config) ->
             {bad_uid, Uid} = do_error(send_many, [[{Uid, <<"x">>}]]),
             {bad_uid, Uid} = do_error(deliver, [Uid, <<"x">>]),
             {bad_uid, Uid} = do_error(deliver, [node(), Uid, <<"x">>]),
-            {bad_uid, Uid} = do_error(close, [Uid, kick])
+            {bad_uid, Uid} = do_error(close, [Uid, kick]),
+            {bad_uid, Uid} = do_error(pids, [Uid]),
+            is_pid(Uid) orelse begin
+                {bad_uid, Uid} = do_error(close, [Uid])
+            end
         end || Uid <- [0, -1, Max + 1, <<>>, binary:copy(<<"a">>, 256), <<1:1>>, atom, "list", 1.0, self()]]
     end).
 
@@ -218,6 +253,14 @@ bad_dests(Config) ->
             {bad_dest, Dest} = do_error(deliver, [Dest, 1, <<"x">>]),
             {bad_dest, Dest} = do_error(close, [Dest, 1, kick])
         end || Dest <- ["halley@localhost", {"httpd", node()}, {httpd, self()}, self(), {httpd, node(), 1}]]
+    end).
+
+bad_pids(Config) ->
+    doc("The pid of a connection is never one of this node."),
+    do_on(do_a(Config), fun() ->
+        [{bad_pid, Pid} = do_error(info, [Pid]) || Pid <- [self(), 1, <<"1">>, make_ref()]],
+        {bad_pid, Pid} = do_error(close, [self()]),
+        true = Pid =:= self()
     end).
 
 %% Cases about what is sent.
@@ -320,6 +363,100 @@ deliver_asks_all_at_once(Config) ->
         timer:sleep(1500),
         {messages, []} = process_info(self(), messages)
     end).
+
+pids_of_all(Config) ->
+    doc("pids/1 is what all nodes answer; one that answers otherwise, or not at all, is left out."),
+    [One, Two] = Fakes = do_fakes(Config),
+    Pids = fun() -> do_on(do_a(Config), fun() -> halley:pids(1) end) end,
+    [{_, Ones}, {_, Twos}] = Listed = lists:keysort(1, [do_with_pids(Fake, 3) || Fake <- Fakes]),
+    All = Ones ++ Twos,
+    All = Pids(),
+    [] = do_on(do_a(Config), fun() -> halley:pids(2) end),
+    do_answers(Two, odd),
+    {_, Rest} = lists:keyfind(element(2, One), 1, Listed),
+    Rest = Pids(),
+    ok = do_on(Two, fun() -> halley_fake:mode(silent) end),
+    {Us, Rest} = timer:tc(Pids),
+    true = Us > 4900000,
+    halley_test:do_kill_node(Two),
+    do_eventually(fun() -> Pids() =:= Rest end).
+
+info_asks_its_node(Config) ->
+    doc("info/1 asks the node of the pid; undefined is a connection that is gone, or whose node is."),
+    [One, Two] = do_fakes(Config),
+    Info = fun(Pid) -> do_on(do_a(Config), fun() -> halley:info(Pid) end) end,
+    [{_, [Mine | _]}, {_, [Other | _]}] = [do_with_pids(Fake, 1) || Fake <- [One, Two]],
+    #{uid := 1, transport := chunked} = Info(Mine),
+    undefined = Info(do_on(One, fun() -> self() end)),
+    do_answers(One, odd),
+    {error, {bad_reply, odd}} = Info(Mine),
+    ok = do_on(One, fun() -> halley_fake:mode(silent) end),
+    {error, timeout} = Info(Mine),
+    %% A node that serves no such name holds no connections.
+    Plain = halley_test:do_start_node(Config, do_name("plain"), []),
+    undefined = Info(do_on(Plain, fun() -> self() end)),
+    halley_test:do_stop_node(Plain),
+    #{uid := 1} = Info(Other),
+    halley_test:do_kill_node(Two),
+    do_eventually(fun() -> Info(Other) =:= undefined end).
+
+close_all_of_a_uid(Config) ->
+    doc("close/1 of a uid ends its pids on all nodes, and tells how many there were; errors are deliver's."),
+    [One, Two] = Fakes = do_fakes(Config),
+    Close = fun() -> do_on(do_a(Config), fun() -> halley:close(1) end) end,
+    [{_, Ones}, {_, Twos}] = [do_with_pids(Fake, N) || {Fake, N} <- lists:zip(Fakes, [2, 3])],
+    {ok, 5} = Close(),
+    [do_eventually(fun() -> do_on(Fake, fun() -> do_kept(Pid) end) =:= [{close, kicked}] end)
+        || {Fake, Pids} <- [{One, Ones}, {Two, Twos}], Pid <- Pids],
+    {ok, 0} = do_on(do_a(Config), fun() -> halley:close(2) end),
+    do_answers(Two, odd),
+    {ok, 2} = Close(),
+    do_answers(One, odd),
+    {error, {bad_reply, odd}} = Close().
+
+close_one(Config) ->
+    doc("close/1 of a pid ends that connection; of one whose node is gone it is ok, as ! is."),
+    [One, Two] = do_fakes(Config),
+    {_, [Closed, Stays]} = do_with_pids(One, 2),
+    {_, [Gone]} = do_with_pids(Two, 1),
+    ok = do_on(do_a(Config), fun() -> halley:close(Closed) end),
+    do_eventually(fun() -> do_on(One, fun() -> do_kept(Closed) end) =:= [{close, kicked}] end),
+    [] = do_on(One, fun() -> do_kept(Stays) end),
+    halley_test:do_kill_node(Two),
+    ok = do_on(do_a(Config), fun() -> halley:close(Gone) end).
+
+%% The fake has N connections of uid 1, processes that keep what they get.
+do_with_pids(Fake = {_, Node}, N) ->
+    Pids = do_on(Fake, fun() ->
+        Pids = [spawn(fun() -> do_keep([]) end) || _ <- lists:seq(1, N)],
+        halley_fake:mode(fun
+            (stats) -> #{};
+            ({whereis, 1}) -> Pids;
+            ({whereis, _}) -> [];
+            ({info, Pid}) ->
+                case lists:member(Pid, Pids) of
+                    true -> #{uid => 1, transport => chunked};
+                    false -> undefined
+                end
+        end),
+        Pids
+    end),
+    {Node, Pids}.
+
+do_keep(Kept) ->
+    receive
+        {kept, From} ->
+            From ! {self(), lists:reverse(Kept)},
+            do_keep(Kept);
+        Message ->
+            do_keep([Message | Kept])
+    end.
+
+do_kept(Pid) ->
+    Pid ! {kept, self()},
+    receive
+        {Pid, Kept} -> Kept
+    end.
 
 %% Cases with Halley and a browser.
 
@@ -474,6 +611,121 @@ halley_goes_while_sending(Config) ->
     true = do_on(A, fun() -> is_process_alive(Sender) end),
     halley_test:do_stop_halley(Again).
 
+%% Cases with the pids of Halley's connections.
+
+send_to_pid(Config) ->
+    doc("What is sent to a pid arrives in that browser alone, in order with what is sent to its uid."),
+    Halley = do_halley(Config),
+    [One, Two] = [do_login(Halley, "123") || _ <- [1, 2]],
+    ok = do_on(do_a(Config), fun() ->
+        [Pid1, Pid2] = halley:pids(123),
+        lists:foreach(fun(N) ->
+            ok = halley:send(123, [$a, integer_to_list(N)]),
+            Pid1 ! <<"b", (integer_to_binary(N))/binary>>,
+            Pid1 ! {router_msg, [$c | integer_to_list(N)]}
+        end, lists:seq(1, 1000)),
+        Pid2 ! "d",
+        ok
+    end),
+    Ones = [iolist_to_binary([Letter, integer_to_list(N)]) || N <- lists:seq(1, 1000), Letter <- "abc"],
+    Ones = do_chunks(One, 3000),
+    Twos = [iolist_to_binary([$a, integer_to_list(N)]) || N <- lists:seq(1, 1000)] ++ [<<"d">>],
+    Twos = do_chunks(Two, 1001).
+
+what_a_pid_tells(Config) ->
+    doc("info/1: whose connection it is, and how it does; undefined once it is gone, or Halley."),
+    Halley = do_halley(Config),
+    One = do_login(Halley, "123"),
+    Two = do_login(Halley, "bob"),
+    {ok, Address} = inet:sockname(One),
+    [Pid1] = do_on(do_a(Config), fun() -> halley:pids(123) end),
+    [Pid2] = do_on(do_a(Config), fun() -> halley:pids(<<"bob">>) end),
+    Info = fun(Pid) -> do_on(do_a(Config), fun() -> halley:info(Pid) end) end,
+    #{uid := 123, transport := chunked, peer := Address, age := Age, pending := 0} = Info(Pid1),
+    true = is_integer(Age) andalso Age >= 0 andalso Age < 60,
+    #{uid := <<"bob">>} = Info(Pid2),
+    ok = gen_tcp:close(One),
+    do_eventually(fun() -> Info(Pid1) =:= undefined end),
+    [] = do_on(do_a(Config), fun() -> halley:pids(123) end),
+    halley_test:do_kill_halley(Halley),
+    do_eventually(fun() -> Info(Pid2) =:= undefined end),
+    ok = gen_tcp:close(Two).
+
+link_and_monitor(Config) ->
+    doc("Links and monitors of a connection tell why it ended; a dead one fires at once; exit/2 ends one."),
+    Halley = do_halley(Config),
+    [One, Two] = [do_login(Halley, "1") || _ <- [1, 2]],
+    A = do_a(Config),
+    [Pid1, Pid2] = do_on(A, fun() -> halley:pids(1) end),
+    Watcher = do_on(A, fun() ->
+        Self = self(),
+        Watcher = spawn(fun() ->
+            process_flag(trap_exit, true),
+            _ = monitor(process, Pid1),
+            true = link(Pid1),
+            true = link(Pid2),
+            Self ! {self(), watches},
+            do_keep([])
+        end),
+        receive
+            {Watcher, watches} -> Watcher
+        end
+    end),
+    Kept = fun() -> do_on(A, fun() -> lists:sort([setelement(2, M, x) || M <- do_kept(Watcher)]) end) end,
+    ok = gen_tcp:close(One),
+    do_eventually(fun() -> Kept() =:= [{'EXIT', x, normal}, {'DOWN', x, process, Pid1, normal}] end),
+    true = do_on(A, fun() -> exit(Pid2, normal) end),
+    ok = do_on(A, fun() -> halley:send(1, <<"still here">>) end),
+    <<"still here">> = do_chunk(Two),
+    true = do_on(A, fun() -> exit(Pid2, go_away) end),
+    do_eventually(fun() -> lists:member({'EXIT', x, go_away}, Kept()) end),
+    [<<>>, closed] = do_chunks(Two, 2),
+    {noproc, noproc} = do_on(A, fun() ->
+        Ref = monitor(process, Pid1),
+        process_flag(trap_exit, true),
+        true = link(Pid1),
+        receive
+            {'DOWN', Ref, process, Pid1, Down} ->
+                receive
+                    {'EXIT', Pid1, Exit} -> {Down, Exit}
+                end
+        end
+    end).
+
+close_by_uid_and_pid(Config) ->
+    doc("close/1 ends one connection or all of a uid, cleanly, with the reason kicked."),
+    Halley = do_halley(Config),
+    Sockets = [One, Two, Three] = [do_login(Halley, "123") || _ <- [1, 2, 3]],
+    Reason = do_on(do_a(Config), fun() ->
+        [_, Pid2, _] = halley:pids(123),
+        Ref = monitor(process, Pid2),
+        ok = halley:send(123, <<"good bye">>),
+        ok = halley:close(Pid2),
+        receive
+            {'DOWN', Ref, process, Pid2, Reason} -> Reason
+        end
+    end),
+    kicked = Reason,
+    [<<"good bye">>, <<>>, closed] = do_chunks(Two, 3),
+    {ok, 2} = do_on(do_a(Config), fun() -> halley:close(123) end),
+    [[<<"good bye">>, <<>>, closed] = do_chunks(Socket, 3) || Socket <- [One, Three]],
+    do_eventually(fun() -> do_on(do_a(Config), fun() -> halley:close(123) end) =:= {ok, 0} end),
+    [gen_tcp:close(Socket) || Socket <- Sockets].
+
+pids_over_two(Config) ->
+    doc("pids/1 and close/1 over two Halleys."),
+    A = do_a(Config),
+    One = do_halley(Config),
+    Two = halley_test:do_start_halley(Config, [A]),
+    do_eventually(fun() -> length(do_on(A, fun halley:nodes/0)) =:= 2 end),
+    Sockets = [do_login(Halley, "123") || Halley <- [One, Two, Two]],
+    Nodes = lists:sort([maps:get(node, Halley) || Halley <- [One, Two, Two]]),
+    Pids = do_on(A, fun() -> halley:pids(123) end),
+    Nodes = lists:sort([node(Pid) || Pid <- Pids]),
+    {ok, 3} = do_on(A, fun() -> halley:close(123) end),
+    [[<<>>, closed] = do_chunks(Socket, 2) || Socket <- Sockets],
+    halley_test:do_stop_halley(Two).
+
 %% Helpers.
 
 do_a(Config) ->
@@ -493,7 +745,7 @@ do_error(Fun, Args) ->
     end.
 
 do_answer(Reply) ->
-    fun(stats) -> #{}; ({deliver, _, _}) -> Reply end.
+    fun(stats) -> #{}; (_) -> Reply end.
 
 do_answers(Fake, Reply) ->
     ok = do_on(Fake, fun() -> halley_fake:mode(do_answer(Reply)) end).

@@ -84,6 +84,8 @@ do_start_node(Config, Name, Args) ->
         host => "localhost",
         longnames => false,
         connection => 0,
+        %% The machine may be busy with much else.
+        wait_boot => 60000,
         env => [{"ERL_EPMD_PORT", Port}],
         args => ["-start_epmd", "false", "-setcookie", ?COOKIE, "-kernel", "logger_level", "warning",
             "-pa", filename:dirname(code:which(halley)), filename:dirname(code:which(?MODULE)) | Args]
