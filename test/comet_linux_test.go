@@ -150,14 +150,14 @@ func (c *comet) wantPids(id, here, elsewhere int) {
 	})
 }
 
-// startSender sends lines "N" with N from 1 to each of the ids, through the router, a
-// round every ms or two, until stopSender.
+// startSender sends lines "N" with N from 1 to each of the ids, through the router, until
+// stopSender; after each 20 it pauses for a ms.
 func (c *comet) startSender(ids ...int) {
 	c.t.Helper()
 	c.want("ok", "C = counters:new(1, []), ok")
 	c.want("ok", "S = spawn(fun() -> (fun F(N) -> "+
 		"counters:put(C, 1, N), [router:send(I, [integer_to_list(N), <<\"\\n\">>]) || I <- %s], "+
-		"receive {stop, P} -> P ! {last, N} after 1 -> F(N + 1) end end)(1) end), ok", list(ids))
+		"receive {stop, P} -> P ! {last, N} after case N rem 20 of 0 -> 1; _ -> 0 end -> F(N + 1) end end)(1) end), ok", list(ids))
 }
 
 // sent is the number of the last round that has begun to be sent.

@@ -133,6 +133,7 @@ func testMigrate(t *testing.T, o otp) {
 		b.has(b.before, last)
 		count += last - b.from() + 1
 	}
+	t.Logf("%d messages to each user; %d written to browsers at Halley", last, count)
 	m := h.atRest(-1)
 	if written, discarded := m.of(t, "messages_written_total"), m.sum("messages_discarded_total"); written != count || discarded != 0 {
 		t.Errorf("%d written, %d discarded; browsers got %d", written, discarded, count)
