@@ -227,6 +227,10 @@ func TestPresence_Cut(t *testing.T) {
 	for range 20 { // nothing more waits for it
 		churn()
 	}
+	time.Sleep(presencePause + 3*tellerTick)
+	if s := n.Stats().Told; s.PresenceEpochs != 2 {
+		t.Errorf("a new epoch although the peer does not read: %+v", s)
+	}
 	if waiting := n.registry.conn(slow.name).w.waiting(); waiting > presenceBytes {
 		t.Errorf("%d bytes wait", waiting)
 	}
