@@ -11,9 +11,10 @@
 // Feed, and one writer goroutine, which owns the sending side of the socket and the
 // ticks, and encodes the signals of holds that have fired. Nothing blocks the writer
 // but the socket. Each peer of Options.Connect has a goroutine that dials; each
-// handshake has one; the registrar has one. Stop waits for all of them. Locks: under
-// those of registry, writer, peers, held and asked no other is taken, and none of
-// them on the way of a message to the Feed.
+// handshake has one; the registrar has one; the teller, which tells Erlang of
+// connections, is one, see teller.go. Stop waits for all of them. Locks: under those of
+// registry, writer, peers, held and asked no other is taken, and none of them on the
+// way of a message to the Feed. Those of logins and epoch come before them.
 //
 // Bounds. A conn's outgoing queue holds maxQueuedBytes; beyond that the peer is
 // disconnected. A peer has at most maxHeld holds; those that have fired stay where they
