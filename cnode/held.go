@@ -36,6 +36,7 @@ const (
 	holdNone holdKind = iota // free; in a fired list, taken back before it was written
 	holdLink
 	holdMonitor
+	holdBroken // a link whose process has ended, and with it the connection: nobody to tell
 )
 
 // process is one of the peer's, so that the node's name need not be kept.
@@ -144,6 +145,19 @@ func (h *held) remove(conn uint64, by process, kind holdKind, ref reference) boo
 	return true
 }
 
+// breakLink is for the exit of a linked process that ends the connection, too. The link
+// stays for linked to see until the connection has ended. False: there was none.
+func (h *held) breakLink(conn uint64, by process) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := h.find(h.first[conn], by, holdLink, reference{})
+	if i == 0 {
+		return false
+	}
+	h.at(i).kind = holdBroken
+	return true
+}
+
 // find needs mu. A connection has few holds; those of many cost the peer whose they are.
 func (h *held) find(i uint32, by process, kind holdKind, ref reference) uint32 {
 	for i != 0 {
@@ -238,7 +252,7 @@ func (h *held) appendSome(dst []byte) (_ []byte, packets int, left bool) {
 		if len(dst) >= most {
 			break
 		}
-		if e := h.at(h.fired); e.kind != holdNone {
+		if e := h.at(h.fired); e.kind == holdLink || e.kind == holdMonitor {
 			dst = h.appendSignal(dst, e)
 			packets++
 		}
@@ -297,12 +311,13 @@ func (h *held) appendSignal(dst []byte, e *hold) []byte {
 	return dst
 }
 
-// linked is true if the peer links to conn, also if that has fired and is not written.
+// linked is true if the peer links to conn, also if that has fired and is not written,
+// or if the link has ended the connection.
 func (h *held) linked(conn uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i := h.first[conn]; i != 0; i = h.at(i).next {
-		if h.at(i).kind == holdLink {
+		if kind := h.at(i).kind; kind == holdLink || kind == holdBroken {
 			return true
 		}
 	}

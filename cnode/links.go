@@ -202,7 +202,11 @@ func (c *conn) demonitored(from, to, ref []byte) bool {
 func (c *conn) exited(from, to, reason []byte) bool {
 	if conn, ok := c.connOf(to); ok && isPid(from) {
 		by, ok := c.theirs(from)
-		if ok && c.held.remove(conn, by, holdLink, reference{}) && !isAtom(reason, "normal") {
+		switch {
+		case !ok:
+		case isAtom(reason, "normal"):
+			c.held.remove(conn, by, holdLink, reference{})
+		case c.held.breakLink(conn, by):
 			c.exit(conn, reason)
 		}
 		return true

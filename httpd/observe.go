@@ -31,12 +31,13 @@ func (l *loop) watch(conn uint64) {
 	l.server.tellEnd(conn, nobody, nil)
 }
 
-// tellLeft tells the Observer and the subscribers of a stream that ends.
+// tellLeft tells the subscribers and the Observer of a stream that ends: in this order, so
+// that a subscriber can still ask who watches.
 func (l *loop) tellLeft(slot uint32, why reason, given []byte) {
-	if l.slots.conns[slot].watched {
-		l.server.tellEnd(l.number(slot), why.String(), given)
-	}
 	if len(l.tellings) > 0 {
 		l.tellClosed(slot, why, given)
+	}
+	if l.slots.conns[slot].watched {
+		l.server.tellEnd(l.number(slot), why.String(), given)
 	}
 }
