@@ -182,13 +182,14 @@ func (t *teller) chooseLogin(now time.Time) {
 	if t.logins != nil && t.logins.c != c {
 		t.logins.stop()
 		t.logins = nil
+		t.current.Store(nil)
 	}
 	if t.logins == nil && c != nil {
 		t.logins = newLogins(t, c)
-		t.n.log.Info("logins go to this peer", "node", t.n.o.Name, "peer", c.peer)
+		t.current.Store(t.logins) // first: what begin brings about may ask for it
 		t.logins.begin()
+		t.n.log.Info("logins go to this peer", "node", t.n.o.Name, "peer", c.peer)
 	}
-	t.current.Store(t.logins)
 }
 
 // loginPeer is Options.LoginNode, or the first connected of those that can be called:
