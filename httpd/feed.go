@@ -319,9 +319,9 @@ func (s *Server) finishUnread(p *part) {
 }
 
 // refuse answers an entry that no loop has worked on, as if there were no connections: who
-// asks waits for an answer. A Watch is answered that way, too, although its connection
-// may be there: to Erlang that is a link or monitor that could not be made, and it
-// fires at once. Should the connection have been watched before, its end is told all the same.
+// asks waits for an answer. So does a Watch for which not even the mailbox's last room
+// was left: to Erlang that is a link or monitor that could not be made, and it fires at
+// once. Should the connection have been watched before, its end is told all the same.
 func (s *Server) refuse(e *entry) {
 	r := e.rare
 	switch {
