@@ -227,7 +227,7 @@ func TestInbox_NetHTTP(t *testing.T) {
 	client := &http.Client{Timeout: 20 * time.Second}
 	for i := range 20 {
 		wg.Go(func() {
-			body := strings.Repeat(fmt.Sprint(i%10), 1+i*200_000)
+			body := strings.Repeat(fmt.Sprint(i%10), 1+i*70_000)
 			resp, err := client.Post(fmt.Sprintf("http://%s/test/%d", s.testAddr(), i+1), "text/plain", strings.NewReader(body))
 			if err != nil || resp.StatusCode != 202 {
 				t.Errorf("%d bytes: %v, %v", len(body), resp, err)
@@ -257,6 +257,10 @@ func TestInbox_TooLargeIsTold(t *testing.T) {
 		if resp := askRaw(t, s, withLength("1", strings.Repeat("x", 8<<20))); resp.StatusCode != 413 {
 			t.Errorf("%s", resp.Status)
 		}
+	}
+	eventually(t, "none is open", func() bool { return s.Stats().Open == 0 })
+	if st := s.Stats(); st.Closed["answered"] != 5 {
+		t.Errorf("closed %v", st.Closed)
 	}
 }
 

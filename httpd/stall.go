@@ -17,7 +17,7 @@ const (
 	doingArrivals              // connections that other loops have accepted
 	doingMessages
 	doingWrites
-	doingTicks // timeouts, the drain
+	doingTicks // timeouts, the drain, subscriptions
 )
 
 var doingNames = [...]string{"sockets", "arrivals", "messages", "writes", "ticks"}

@@ -253,6 +253,7 @@ func TestStorm(t *testing.T) {
 		s := testServer(t, func(o *Options) { o.MaxPendingBytes = 2000 })
 		var wg sync.WaitGroup
 		var stop atomic.Bool
+		var dialed atomic.Uint64
 		for i := range 8 {
 			wg.Go(func() { // a client that comes and goes in every way
 				r := rand.New(rand.NewPCG(1, uint64(i)))
@@ -262,6 +263,7 @@ func TestStorm(t *testing.T) {
 						t.Error(err)
 						return
 					}
+					dialed.Add(1)
 					fmt.Fprintf(c, "GET /test/%d HTTP/1.1\r\nHost: x\r\n\r\n", 1+r.IntN(10))
 					switch r.IntN(3) {
 					case 0:
@@ -303,7 +305,7 @@ func TestStorm(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		stop.Store(true)
 		wg.Wait()
-		eventually(t, "all are gone", func() bool { return s.Stats().Open == 0 })
+		eventually(t, "all came and are gone", func() bool { st := s.Stats(); return st.Opened == dialed.Load() && st.Open == 0 })
 		b := balance(t, s)
 		if b.Received != sent.Load() {
 			t.Errorf("received %d, sent %d", b.Received, sent.Load())

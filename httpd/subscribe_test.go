@@ -277,6 +277,7 @@ func TestSubscribe_Churn(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	var stop atomic.Bool
+	var dialed atomic.Uint64
 	for i := range 12 {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), uint64(i)))
@@ -288,6 +289,7 @@ func TestSubscribe_Churn(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				dialed.Add(1)
 				fmt.Fprintf(c, "GET /test/%s HTTP/1.1\r\nHost: x\r\n\r\n", uid)
 				switch r.IntN(4) {
 				case 0:
@@ -329,7 +331,7 @@ func TestSubscribe_Churn(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
-	eventually(t, "all are gone", func() bool { return s.Stats().Open == 0 })
+	eventually(t, "all came and are gone", func() bool { st := s.Stats(); return st.Opened == dialed.Load() && st.Open == 0 })
 	stay := connectAll()
 	told := 0
 	for i, p := range subscribers {
