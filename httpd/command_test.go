@@ -405,6 +405,14 @@ func TestRefused_CommandsAreBounded(t *testing.T) {
 	if b := l.mailbox.beyond.Load(); lost == 0 || lost != replies || b > 110<<10 {
 		t.Errorf("%d lost, %d replies, %d bytes wait", lost, replies, b)
 	}
+	watching := newEndings()
+	l.server.Observe(watching)
+	f.Watch(7)
+	f.Flush(func() {})
+	if got := watching.of(7); len(got) != 1 || int(l.server.Stats().CommandsDiscarded) != lost+1 {
+		t.Errorf("a watch without any room was told %v", got)
+	}
+	lost++
 	l.onWake()
 	if replies != exits {
 		t.Errorf("%d replies, want %d", replies, exits)

@@ -68,7 +68,7 @@ type Stats struct {
 	AcceptErrors uint64
 	BytesWritten uint64
 	Writes       uint64
-	// CommandsDiscarded ended connections, and found no room to be handed over.
+	// CommandsDiscarded were to end or watch connections, and found no room at all.
 	CommandsDiscarded uint64
 	// SlotsRetired have had as many connections as have numbers.
 	SlotsRetired int64

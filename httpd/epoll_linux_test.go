@@ -2,6 +2,7 @@ package httpd
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -58,7 +59,15 @@ func TestEpoll_AcceptFails(t *testing.T) {
 	before.want("still here")
 	giveBack()
 	start := time.Now()
-	connect(t, s, "2")
+	eventually(t, "clients are served again", func() bool { // one may still meet the refusals
+		next := dial(t, s)
+		io.WriteString(next, "GET /test/2 HTTP/1.1\r\nHost: x\r\n\r\n")
+		if readHead(t, next).resp.StatusCode == 200 {
+			return true
+		}
+		next.Close()
+		return false
+	})
 	if took := time.Since(start); took > maxPause+time.Second {
 		t.Errorf("the next client waited %v", took)
 	}

@@ -237,8 +237,8 @@ func (s *Server) discardLate(m *mailbox) {
 	}
 }
 
-// reject ends a batch that found no room: its messages are counted, its commands
-// answered (refuse), and those that end connections get the mailbox's last room.
+// reject ends a batch that found no room: its messages are counted, its questions
+// answered (refuse), and what ends or watches connections gets the mailbox's last room.
 func (f *Feed) reject(m *mailbox, b *batch) {
 	why := discardOverload
 	if f.server.closing.Load() {

@@ -35,7 +35,7 @@ var (
 	descClosed         = desc("connections_closed_total", "Client sockets closed.", "reason")
 	descRequests       = desc("requests_total", "Requests answered.", "code")
 	descInbox          = desc("inbox_messages_total", "Messages that clients sent with POST.", "result")
-	descCommandsLost   = desc("commands_discarded_total", "Commands from Erlang to end connections that found no room in a mailbox.")
+	descCommandsLost   = desc("commands_discarded_total", "Commands from Erlang to end or watch connections that found no room in a mailbox.")
 	descSlotsRetired   = desc("slots_retired", "Slots that have no number left for another connection.")
 	descBytesWritten   = desc("bytes_written_total", "Bytes written to clients.")
 	descWrites         = desc("writes_total", "Write calls to clients' sockets.")
