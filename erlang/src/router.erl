@@ -20,7 +20,9 @@
 %% dropped when Halley says that it ended, when Halley's node goes away, or when
 %% Halley, asked anew, does not name it any more. It needs no monitor, so that
 %% the end of a million connections is a million small messages in large writes. With
-%% `--login router:login' as well, a pid still gets each message once.
+%% `--login router:login' as well, a pid still gets each message once. With that alone
+%% Halley's pids are like those of processes; but as nobody logs them in again at a new
+%% router, presence is the better way.
 %%
 %% == When a process, or the router, ends ==
 %%

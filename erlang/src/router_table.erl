@@ -136,8 +136,8 @@ drop_stale(Node, Epoch) ->
 is_on(Node) ->
     {'=:=', {node, '$1'}, {const, Node}}.
 
-%% A walk through the whole table, some tenths of a second for a million pids, in
-%% which nobody can log in. Senders do not notice it.
+%% A walk through the whole table, a second or two if half a million pids are
+%% dropped, in which nobody can log in. Senders do not notice it.
 -spec drop(ets:match_spec()) -> non_neg_integer().
 drop(Spec) ->
     true = ets:safe_fixtable(?PIDS, true),

@@ -664,6 +664,8 @@ link_and_monitor(Config) ->
             _ = monitor(process, Pid1),
             true = link(Pid1),
             true = link(Pid2),
+            %% Answered after Halley has heard of the links.
+            [#{uid := 1} = halley:info(Pid) || Pid <- [Pid1, Pid2]],
             Self ! {self(), watches},
             do_keep([])
         end),
@@ -673,7 +675,13 @@ link_and_monitor(Config) ->
     end),
     Kept = fun() -> do_on(A, fun() -> lists:sort([setelement(2, M, x) || M <- do_kept(Watcher)]) end) end,
     ok = gen_tcp:close(One),
-    do_eventually(fun() -> Kept() =:= [{'EXIT', x, normal}, {'DOWN', x, process, Pid1, normal}] end),
+    Ended = [{'EXIT', x, normal}, {'DOWN', x, process, Pid1, normal}],
+    do_eventually(fun() ->
+        case Kept() of
+            Ended -> true;
+            Other -> Other
+        end
+    end),
     true = do_on(A, fun() -> exit(Pid2, normal) end),
     ok = do_on(A, fun() -> halley:send(1, <<"still here">>) end),
     <<"still here">> = do_chunk(Two),
