@@ -96,7 +96,7 @@ do_weighted([]) ->
     do_times([{8, login}, {4, login_again}, {4, logout}, {4, 'end'}, {8, send}, {1, login_dead}]);
 do_weighted(_) ->
     do_weighted([]) ++ do_times([{12, connect}, {8, disconnect}, {2, connect_untold}, {2, disconnect_untold},
-        {4, login_connection}, {2, epoch}, {1, old_epoch}, {1, nodeup}, {1, nodedown}, {1, lost}]).
+        {4, login_connection}, {2, epoch}, {1, emptied}, {1, old_epoch}, {1, nodeup}, {1, nodedown}, {1, lost}]).
 
 do_times(Weights) ->
     lists:append([lists:duplicate(N, What) || {N, What} <- Weights]).
@@ -162,6 +162,12 @@ do_step(login_connection, _, _, Model = #model{connections = Connections, presen
     end, Model);
 do_step(epoch, Router, _, Model) ->
     do_some(maps:keys(Model#model.up), fun(Node) -> do_epoch(Router, Node, Model) end, Model);
+do_step(emptied, Router, _, Model = #model{up = Up, connections = Connections}) ->
+    %% So much ends at once that Halley cannot tell it, but begins anew.
+    do_some(maps:keys(Up), fun(Node) ->
+        Others = maps:filter(fun(Pid, _) -> node(Pid) =/= Node end, Connections),
+        do_epoch(Router, Node, Model#model{connections = Others})
+    end, Model);
 do_step(old_epoch, Router, _, Model = #model{halleys = Halleys}) ->
     do_some(maps:to_list(Halleys), fun({Node, {Epoch, _, _}}) ->
         Uid = do_pick(Model#model.ids),
