@@ -70,7 +70,7 @@ func (l *loop) command(e *entry) (connections int) {
 
 // kick ends a connection on request.
 func (l *loop) kick(slot uint32, e *entry) {
-	if l.debug() {
+	if l.debug() && l.slots.conns[slot].state == stateStream {
 		l.log.Debug("connection is closed on request", "uid", l.users.spell(&l.slots.conns[slot]), "reason", string(e.rare.text))
 	}
 	l.finish(slot, reasonKicked, e.body)
@@ -104,15 +104,18 @@ func (s *Server) rescue(m *mailbox, b *batch) {
 	for p := b.first; p != nil; p = p.next {
 		for i := range p.entries {
 			e := &p.entries[i]
+			texts := 0
 			switch e.kind {
 			case kindClose, kindExit:
 				e.name, e.body = slices.Clone(e.name), slices.Clone(e.body)
 				e.rare.text = slices.Clone(e.rare.text)
+				texts = len(e.name) + len(e.rare.text)
 			case kindWatch:
 			default:
 				continue
 			}
 			kept.add(s, d, e)
+			kept.charge(texts)
 			*e = entry{}
 		}
 	}

@@ -119,7 +119,7 @@ func (e *epollEngine) run(h engineHandler, up func([]net.Addr)) error {
 	up(addrs)
 	err = e.serve()
 	e.isServing.Store(false)
-	e.closeAll()
+	e.closeAll(err)
 	return err
 }
 
@@ -315,10 +315,10 @@ func (e *epollEngine) bury() {
 
 const maxKeptGone = 4096
 
-// closeAll closes what is still open when the loop ends.
-func (e *epollEngine) closeAll() {
+// closeAll closes what is still open when the loop ends; err is nil if it was told to.
+func (e *epollEngine) closeAll(err error) {
 	for slot := range e.socks {
-		e.drop(uint32(slot), nil)
+		e.drop(uint32(slot), err)
 	}
 	e.bury()
 }

@@ -92,13 +92,15 @@ type Feed struct {
 	cur    *delivery
 	open   []batch // by loop: what is being filled
 	count  uint64  // messages since the last Flush
-	// overloaded says that the last part found no room in time: the next ones
+	// overloaded says, by loop, that the last part found no room in time: the next ones
 	// do not wait until there is some.
-	overloaded bool
+	overloaded []bool
 }
 
 // NewFeed returns a Feed for one goroutine.
-func (s *Server) NewFeed() *Feed { return &Feed{server: s, open: make([]batch, len(s.loops))} }
+func (s *Server) NewFeed() *Feed {
+	return &Feed{server: s, open: make([]batch, len(s.loops)), overloaded: make([]bool, len(s.loops))}
+}
 
 // Message hands over body for every connection of a uid: the integer id if
 // name is nil. Both slices are used until the done of the next Flush.
@@ -156,9 +158,14 @@ func (b *batch) add(s *Server, d *delivery, e *entry) {
 		b.grow(s.newPart(d))
 	}
 	b.last.entries = append(b.last.entries, *e)
-	b.last.bytes += int64(len(e.body))
-	b.bytes += int64(len(e.body))
+	b.charge(len(e.body))
 	b.entries++
+}
+
+// charge counts bytes that came with the last entry.
+func (b *batch) charge(n int) {
+	b.last.bytes += int64(n)
+	b.bytes += int64(n)
 }
 
 func (b *batch) grow(p *part) {
@@ -176,8 +183,8 @@ func (b *batch) grow(p *part) {
 func (f *Feed) hand(loop int) {
 	b := f.open[loop]
 	f.open[loop] = batch{}
-	if m := f.server.loops[loop].mailbox; !f.push(m, &b) {
-		f.reject(m, &b)
+	if !f.push(loop, &b) {
+		f.reject(f.server.loops[loop].mailbox, &b)
 	}
 }
 
@@ -201,9 +208,9 @@ func (f *Feed) Flush(done func()) {
 	f.server.drop(d)
 }
 
-func (f *Feed) push(m *mailbox, b *batch) bool {
-	wait := f.server.opts.MailboxWait
-	if f.overloaded {
+func (f *Feed) push(loop int, b *batch) bool {
+	m, wait := f.server.loops[loop].mailbox, f.server.opts.MailboxWait
+	if f.overloaded[loop] {
 		wait = 0
 	}
 	start := time.Time{}
@@ -218,10 +225,10 @@ func (f *Feed) push(m *mailbox, b *batch) bool {
 	case ok && m.closed.Load():
 		f.server.discardLate(m)
 	case ok:
-		f.overloaded = false
-	case !m.closed.Load() && !f.overloaded:
-		f.overloaded = true
-		f.server.log.Warn("mailbox full, messages are discarded until there is room", "dur_ms", wait.Milliseconds())
+		f.overloaded[loop] = false
+	case !m.closed.Load() && !f.overloaded[loop]:
+		f.overloaded[loop] = true
+		f.server.log.Warn("mailbox full, messages are discarded until there is room", "loop", loop, "dur_ms", wait.Milliseconds())
 	}
 	return ok
 }

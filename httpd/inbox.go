@@ -99,7 +99,7 @@ func (l *loop) takePost(slot uint32, req *http.Request, uid string, extra []byte
 		l.ignore(slot, len(extra))
 		return
 	}
-	p := &post{uid: uid, length: int(length), expects: req.ProtoAtLeast(1, 1) && expectsContinue(req)}
+	p := &post{uid: strings.Clone(uid), length: int(length), expects: req.ProtoAtLeast(1, 1) && expectsContinue(req)}
 	body := extra[:min(len(extra), p.length)]
 	if owner := l.server.ownerOf(uid); owner != l.index {
 		p.body = append(p.body, body...) // it is in a buffer of this loop

@@ -171,11 +171,8 @@ func (l *loop) startStream(slot uint32, uid string) {
 
 // replaceOldest closes the oldest connections of a uid that has too many.
 func (l *loop) replaceOldest(slot uint32) {
-	n := 1
-	for next := l.slots.conns[slot].next; next != none; n++ {
-		old := next
-		next = l.slots.conns[old].next
-		if n >= l.server.opts.MaxPerUID {
+	for i, old := range l.collect(slot) {
+		if i >= l.server.opts.MaxPerUID {
 			l.finish(old, reasonReplaced, nil)
 		}
 	}
@@ -199,6 +196,8 @@ func (l *loop) finish(slot uint32, why reason, given []byte) {
 		l.flushConn(slot)
 	}
 	if c.state == stateStream {
+		l.leave(slot, why, given) // first: if the client is gone it has ended for this reason all the same
+		c.reason, c.state = why, stateEnding
 		if last := streamEnd(c.transport); last != nil && !l.send(slot, last) {
 			return
 		}

@@ -92,3 +92,38 @@ func TestMailbox_OverloadIsCounted(t *testing.T) {
 		t.Errorf("left %d bytes, %d entries", m.bytes.Load(), m.entries.Load())
 	}
 }
+
+// TestFeed_OverloadIsOfOneLoop: those that have room do not make the feed wait again for
+// one that has none.
+func TestFeed_OverloadIsOfOneLoop(t *testing.T) {
+	o := DefaultOptions()
+	o.MailboxWait = 50 * time.Millisecond
+	o.Logger = slog.New(slog.DiscardHandler)
+	s := &Server{opts: o, log: o.Logger}
+	for i := range 2 {
+		m := newMailbox(1<<20, 10)
+		m.wake = func() {}
+		s.loops = append(s.loops, &loop{mailbox: m, server: s, index: i})
+	}
+	var to [2]int64 // a uid of each loop
+	for id := int64(1); to[0] == 0 || to[1] == 0; id++ {
+		to[s.owner(id, nil)] = id
+	}
+	f := s.NewFeed()
+	for range 12 { // too much for ten
+		f.Message(to[0], nil, []byte("x"))
+	}
+	f.Flush(func() {})
+	start := time.Now()
+	for range 4 {
+		f.Message(to[0], nil, []byte("x"))
+		f.Message(to[1], nil, []byte("x"))
+		f.Flush(func() {})
+	}
+	if waited := time.Since(start); waited > 90*time.Millisecond {
+		t.Errorf("waited %v, once would be 50 ms", waited)
+	}
+	for _, l := range s.loops {
+		l.discardBacklog()
+	}
+}

@@ -184,3 +184,29 @@ func TestWatch_DoesNotOutliveItsConnection(t *testing.T) {
 		t.Errorf("told of %v", watching.all)
 	}
 }
+
+// TestExit_ReasonOutlivesTheClient: what Erlang ended a stream with is its reason, also if
+// the last chunk finds that the client has gone.
+func TestExit_ReasonOutlivesTheClient(t *testing.T) {
+	var fault fault
+	l := testLoop(t, faultyEngine{fault: &fault}, nil)
+	watching, sub := newEndings(), newPresence()
+	l.server.Observe(watching)
+	defer l.server.Subscribe(sub)()
+	slot := accepted(t, l, "1")
+	conn := l.number(slot)
+	l.onTick()
+	fault.err = unix.EPIPE
+	f := l.server.NewFeed()
+	f.Watch(conn)
+	f.Exit(conn, nil, []byte("term"))
+	f.Flush(func() {})
+	l.onWake()
+	l.onClosed(slot, unix.ECONNRESET)
+	if got := watching.of(conn); !slices.Equal(got, []string{"kicked term"}) {
+		t.Errorf("told %v", got)
+	}
+	if got := sub.closed[conn]; !slices.Equal(got, []string{"kickedterm"}) {
+		t.Errorf("subscriber told %v", got)
+	}
+}

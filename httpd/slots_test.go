@@ -3,6 +3,7 @@ package httpd
 import (
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"unsafe"
 
@@ -121,4 +122,20 @@ func testSlots(t interface {
 	}
 	t.Cleanup(s.room.free)
 	return s
+}
+
+// TestUsers_KeepNoRequestLine: a uid is a piece of the line that it came in.
+func TestUsers_KeepNoRequestLine(t *testing.T) {
+	line := "/test/alice?" + strings.Repeat("x", 4000)
+	name, u := line[6:11], newUsers()
+	conns := make([]conn, 1)
+	u.add(conns, 0, name)
+	if unsafe.StringData(u.named[0].name) == unsafe.StringData(name) {
+		t.Error("the line is kept with the uid")
+	}
+	for kept := range u.names {
+		if unsafe.StringData(kept) == unsafe.StringData(name) {
+			t.Error("the line is kept with the key")
+		}
+	}
 }

@@ -1,6 +1,9 @@
 package httpd
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // maxNameBytes is the longest binary uid.
 const maxNameBytes = 255
@@ -83,7 +86,9 @@ func (u *users) add(conns []conn, slot uint32, name string) {
 	}
 }
 
+// newName keeps a copy: name is a piece of a request line of up to MaxHeadBytes.
 func (u *users) newName(name string) uint32 {
+	name = strings.Clone(name)
 	var i uint32
 	if n := len(u.free); n > 0 {
 		i, u.free = u.free[n-1], u.free[:n-1]
