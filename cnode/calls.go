@@ -22,9 +22,13 @@ func (who caller) alias() []byte {
 		if tag[0] != tagList {
 			return nil
 		}
+		n := binary.BigEndian.Uint32(tag[1:])
+		if n == 0 { // well-formed, too: its tail is all there is
+			return nil
+		}
 		first, rest := next(tag[5:])
 		if isAtom(first, "alias") {
-			if isRef(rest) && binary.BigEndian.Uint32(tag[1:]) == 1 {
+			if n == 1 && isRef(rest) {
 				return rest
 			}
 			return nil
@@ -109,9 +113,15 @@ func (c *conn) call(from, request, m []byte) {
 	c.refuse(who, request)
 }
 
+// maxEcho is how much of a call that is not taken goes back in its answer.
+const maxEcho = 4 << 10
+
 // refuse answers a call that is not taken.
 func (c *conn) refuse(who caller, request []byte) {
 	c.bad(badCall, request)
+	if len(request) > maxEcho {
+		request = appendAtom(nil, "too_large")
+	}
 	b := appendAtom(appendTuple(nil, 2), "error")
 	b = appendAtom(appendTuple(b, 2), "bad_request")
 	c.reply(who, append(b, request...))

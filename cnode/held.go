@@ -225,10 +225,10 @@ func (h *held) fire(conn uint64, why string, reason []byte) {
 	h.wake()
 }
 
-// appendFired is the writer's: it appends signals until dst has firedBytes, and says how
-// many, and whether some are left.
+// appendFired is the writer's: it appends firedBytes of signals, whatever dst has already,
+// and says how many, and whether some are left.
 func (h *held) appendFired(dst []byte) (_ []byte, packets int, left bool) {
-	for len(dst) < firedBytes {
+	for most := len(dst) + firedBytes; len(dst) < most; {
 		var n int
 		dst, n, left = h.appendSome(dst)
 		packets += n

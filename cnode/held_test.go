@@ -432,3 +432,14 @@ func BenchmarkHeld(b *testing.B) {
 		}
 	}
 }
+
+// TestHeld_FiresBesideMuchElse: signals do not wait for packets that go on coming.
+func TestHeld_FiresBesideMuchElse(t *testing.T) {
+	n := &Node{pidHead: pidHead("h@x"), creation: 7}
+	h := newHeld(n, "p@x", func() {})
+	h.add(1<<32|5, process{1, 2, 3}, holdLink, reference{})
+	h.fire(1<<32|5, "normal", nil)
+	if _, packets, left := h.appendFired(make([]byte, 2*firedBytes)); packets != 1 || left {
+		t.Errorf("%d signals, left %v", packets, left)
+	}
+}

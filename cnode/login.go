@@ -188,18 +188,28 @@ func (l *logins) Closed(conn uint64, _ int64, _ []byte, _ string, _ []byte) {
 // when that comes after it, the link may be gone from held. A link that came after the
 // end is answered noproc, and does for a logout too.
 func (l *logins) ending(conn uint64, why string) {
-	if l.logout == nil || !l.c.held.linked(conn) {
+	if l.logout == nil {
 		return
 	}
+	linked := l.c.held.linked(conn)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.over:
-	case why == "noproc":
+	case why == "noproc" && linked:
 		delete(l.linked, conn)
 		if l.state[conn] == loginFliesEnded {
 			l.state[conn] = loginFliesDone
 		}
+	case why == "noproc" && l.linked[conn]: // the link that Closed saw was taken back
+		delete(l.linked, conn)
+		if l.state[conn] == loginFliesDone {
+			l.state[conn] = loginFliesEnded
+		} else {
+			l.leaving.push(conn)
+			l.t.wake()
+		}
+	case !linked:
 	case l.linked[conn]:
 		delete(l.linked, conn)
 	default:
@@ -318,16 +328,19 @@ func (l *logins) call(what *rexCall, uid []byte, conn uint64, now time.Time) boo
 // answered is called on the peer's reader, once for each call that expire has not
 // given up. down: the peer is gone.
 func (l *logins) answered(slot int, answer []byte, down bool) {
-	if down {
+	if down && l.c.ending.Load() { // with the peer go the logins
 		return
 	}
-	r := callResult(answer)
+	r := resultTimeout // of a peer that ends what is no monitor
+	if !down {
+		r = callResult(answer)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.over {
 		return
 	}
-	if r != resultOK {
+	if r != resultOK && !down {
 		l.complain(&l.flights[slot], answer)
 	}
 	l.landed(slot, r)

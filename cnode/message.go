@@ -81,10 +81,14 @@ func (c *conn) takeTuple(m []byte, arity int, first, rest []byte) {
 	}
 }
 
-// handed is a reason as it is handed on: one that is too long is not.
+// handed is a reason as it is handed on, to other peers too: one that is too long is not,
+// and of one that is not plain the text is.
 func handed(reason []byte) []byte {
-	if len(reason) > maxReasonBytes {
+	switch {
+	case len(reason) > maxReasonBytes:
 		return nil
+	case !plain(reason):
+		return appendBinary(nil, textOf(reason))
 	}
 	return reason
 }

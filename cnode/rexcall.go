@@ -50,6 +50,7 @@ func (r *rexCall) appendTo(dst []byte, ref uint64, uid []byte, conn uint64) []by
 }
 
 // callResult reads an answer: {badrpc, _}, which is rex's word, and {error, _} have failed.
+// notsup is from a node that runs no functions, such as this one.
 func callResult(answer []byte) result {
 	arity, elements := tupleOf(answer)
 	if arity != 2 {
@@ -57,7 +58,7 @@ func callResult(answer []byte) result {
 	}
 	first, rest := next(elements)
 	switch {
-	case isAtom(first, "badrpc") && calledNobody(rest):
+	case isAtom(first, "badrpc") && (isAtom(rest, "notsup") || calledNobody(rest)):
 		return resultNobody
 	case isAtom(first, "badrpc"), isAtom(first, "error"):
 		return resultFailed

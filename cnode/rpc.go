@@ -187,7 +187,12 @@ func (s *spawned) call(module, name, args []byte) {
 	}
 	b := appendAtom(append(appendTuple(nil, 4), s.result...), "error")
 	b = appendTuple(appendList(appendAtom(b, reason), 1), 4)
-	b = append(append(append(b, module...), name...), args...)
+	b = append(append(b, module...), name...)
+	if list, ok := listOf(args, maxCallArgs); ok && len(args) > maxEcho {
+		b = appendInt(b, int64(len(list))) // the arity does in a stack, too
+	} else {
+		b = append(b, args...)
+	}
 	s.end(append(b, tagNil, tagNil)) // no location; end of the stack
 }
 

@@ -142,7 +142,7 @@ func (t *teller) known(before *[]*told, c *conn) *told {
 	if t.n.o.Inbox != "" {
 		p.inbox = newNameWatch(c, t.n.o.Inbox, t.wake)
 	}
-	if t.logs() {
+	if t.logs() && c.info.flags&flagAlias != 0 { // a node of another kind runs no functions
 		p.rex = newNameWatch(c, "rex", t.wake)
 	}
 	return p

@@ -3,6 +3,7 @@ package cnode
 import (
 	"encoding/binary"
 	"math"
+	"unicode/utf8"
 )
 
 // The functions here read terms that skip has accepted; on those they cannot run
@@ -12,6 +13,56 @@ import (
 func next(b []byte) (term, rest []byte) {
 	n := skip(b, noTermsLimit)
 	return b[:n:n], b[n:]
+}
+
+// plain is true for terms that every Erlang node decodes. skip takes some that none does:
+// atoms that are no UTF-8, floats that are no numbers, maps with a key twice, funs of any
+// contents. Whoever gets such a term drops the connection to him who sent it.
+func plain(term []byte) bool {
+	for i := 0; i < len(term); {
+		n := 0
+		switch b := term[i:]; b[0] {
+		case tagNil:
+			n = 1
+		case tagSmallInt, tagSmallTuple:
+			n = 2
+		case tagInt, tagLargeTuple, tagList: // elements follow
+			n = 5
+		case tagString:
+			n = 3 + int(binary.BigEndian.Uint16(b[1:]))
+		case tagBinary:
+			n = 5 + int(binary.BigEndian.Uint32(b[1:]))
+		case tagSmallBig:
+			n = 3 + int(b[1])
+		case tagNewFloat:
+			f := math.Float64frombits(binary.BigEndian.Uint64(b[1:]))
+			if n = 9; math.IsNaN(f) || math.IsInf(f, 0) {
+				return false
+			}
+		case tagSmallAtomU8, tagAtomUTF8:
+			if n = atomBytes(b); !plainAtom(b[:n]) {
+				return false
+			}
+		case tagNewPid:
+			if n = identifierBytes(b); !plainAtom(b[1 : 1+atomBytes(b[1:])]) {
+				return false
+			}
+		case tagNewerRef:
+			if n = identifierBytes(b); !plainAtom(b[3 : 3+atomBytes(b[3:])]) {
+				return false
+			}
+		default:
+			return false
+		}
+		i += n
+	}
+	return true
+}
+
+// plainAtom is true for an atom of at most 255 characters of UTF-8.
+func plainAtom(term []byte) bool {
+	name, _ := atomText(term)
+	return (term[0] == tagSmallAtomU8 || term[0] == tagAtomUTF8) && utf8.Valid(name) && utf8.RuneCount(name) <= maxAtomBytes
 }
 
 // atomText is the name of an atom.

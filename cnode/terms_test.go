@@ -2,7 +2,9 @@ package cnode
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -127,4 +129,70 @@ func TestTerms_ErgoProcesses(t *testing.T) {
 			t.Errorf("got %+v", down)
 		}
 	})
+}
+
+// TestPlain: what is handed on from one peer to others is what every node decodes.
+func TestPlain(t *testing.T) {
+	cat := func(parts ...[]byte) []byte { return slices.Concat(parts...) }
+	pid := appendPid(nil, etf.Pid{Node: "a@b", ID: 1, Creation: 2})
+	float := func(f float64) []byte {
+		return binary.BigEndian.AppendUint64([]byte{tagNewFloat}, math.Float64bits(f))
+	}
+	for name, c := range map[string]struct {
+		term []byte
+		want bool
+	}{
+		"atom":        {appendAtom(nil, "bye"), true},
+		"tuple":       {cat(appendTuple(nil, 3), appendAtom(nil, "why"), appendInt(nil, 1<<40), appendBinary(nil, []byte("x"))), true},
+		"list":        {cat([]byte{tagList, 0, 0, 0, 2}, appendInt(nil, -1), pid, []byte{tagNil}), true},
+		"string":      {[]byte{tagString, 0, 2, 'h', 'i'}, true},
+		"number":      {float(1.5), true},
+		"reference":   {appendRef(nil, etf.Ref{Node: "a@b", Creation: 1}, 3), true},
+		"no number":   {float(math.NaN()), false},
+		"infinite":    {float(math.Inf(1)), false},
+		"no UTF-8":    {appendAtom(nil, "\xff"), false},
+		"deep inside": {cat(appendTuple(nil, 2), appendAtom(nil, "a"), appendTuple(nil, 1), appendAtom(nil, "\xc3\x28")), false},
+		"pid of none": {appendPid(nil, etf.Pid{Node: "a@\xff", ID: 1}), false},
+		"key twice":   {cat([]byte{tagMap, 0, 0, 0, 2}, appendInt(nil, 1), appendInt(nil, 1), appendInt(nil, 1), appendInt(nil, 1)), false},
+	} {
+		if skip(c.term, noTermsLimit) != len(c.term) {
+			t.Fatalf("%s: not well-formed", name)
+		}
+		if got := plain(c.term); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+	odd := appendAtom(nil, "\xff")
+	if got := handed(odd); !plain(got) {
+		t.Errorf("% x is handed on", got)
+	}
+}
+
+// TestCaller_OddTags: a tag is any term; that of a list without elements had an index out
+// of range.
+func TestCaller_OddTags(t *testing.T) {
+	ref := appendRef(nil, etf.Ref{Node: "a@b", Creation: 1}, 3)
+	list := func(n byte, rest ...[]byte) []byte {
+		return slices.Concat(append([][]byte{{tagList, 0, 0, 0, n}}, rest...)...)
+	}
+	alias := appendAtom(nil, "alias")
+	for name, c := range map[string]struct {
+		tag  []byte
+		want bool
+	}{
+		"alias":       {list(1, alias, ref), true},
+		"nested":      {list(1, list(1, alias, ref), []byte{tagNil}), true},
+		"no elements": {list(0, alias), false},
+		"nested none": {list(1, list(0, alias), []byte{tagNil}), false},
+		"two":         {list(2, alias, alias, ref), false},
+		"no ref":      {list(1, alias, alias), false},
+		"atom":        {alias, false},
+	} {
+		if skip(c.tag, noTermsLimit) != len(c.tag) {
+			t.Fatalf("%s: not well-formed", name)
+		}
+		if got := (caller{tag: c.tag}).alias(); (got != nil) != c.want {
+			t.Errorf("%s: % x", name, got)
+		}
+	}
 }
