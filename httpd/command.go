@@ -24,7 +24,7 @@ func (f *Feed) Exit(conn uint64, text, reason []byte) {
 }
 
 // Watch has the Observer told of the end of the connection of that number: at once,
-// with "noproc", if it is gone, or if the mailbox has not even its last room for it.
+// with "noproc", if it is gone. It needs no room in the mailbox (lateWatches).
 func (f *Feed) Watch(conn uint64) {
 	f.add(f.server.loopOf(conn), &entry{kind: kindWatch, id: int64(conn)})
 }
@@ -90,11 +90,10 @@ func (l *loop) whereis(e *entry) int {
 	return len(conns)
 }
 
-// rescue takes what ends connections, and what waits for their end, out of a batch that
-// found no room, and gives it the mailbox's last room. A message lost is a message less;
-// an exit lost is a browser that stays although the process that it was linked to is
-// dead, and nobody would ever end it; a watch lost is a living connection that passes for
-// dead. What does not fit there either is counted.
+// rescue takes what ends connections out of a batch that found no room, and gives it the
+// mailbox's last room. A message lost is a message less; an exit lost is a browser
+// that stays although the process that it was linked to is dead, and nobody would ever
+// end it. What does not fit there either is counted.
 //
 // It goes as a copy: the feed's block would otherwise wait with it, which is larger.
 func (s *Server) rescue(m *mailbox, b *batch) {
@@ -104,16 +103,12 @@ func (s *Server) rescue(m *mailbox, b *batch) {
 	for p := b.first; p != nil; p = p.next {
 		for i := range p.entries {
 			e := &p.entries[i]
-			texts := 0
-			switch e.kind {
-			case kindClose, kindExit:
-				e.name, e.body = slices.Clone(e.name), slices.Clone(e.body)
-				e.rare.text = slices.Clone(e.rare.text)
-				texts = len(e.name) + len(e.rare.text)
-			case kindWatch:
-			default:
+			if e.kind != kindClose && e.kind != kindExit {
 				continue
 			}
+			e.name, e.body = slices.Clone(e.name), slices.Clone(e.body)
+			e.rare.text = slices.Clone(e.rare.text)
+			texts := len(e.name) + len(e.rare.text)
 			kept.add(s, d, e)
 			kept.charge(texts)
 			*e = entry{}

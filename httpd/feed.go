@@ -326,14 +326,12 @@ func (s *Server) finishUnread(p *part) {
 }
 
 // refuse answers an entry that no loop has worked on, as if there were no connections: who
-// asks waits for an answer. So does a Watch for which not even the mailbox's last room
-// was left: to Erlang that is a link or monitor that could not be made, and it fires at
-// once. Should the connection have been watched before, its end is told all the same.
+// asks waits for an answer.
 func (s *Server) refuse(e *entry) {
 	r := e.rare
 	switch {
 	case e.kind == kindWatch:
-		s.tellEnd(uint64(e.id), nobody, nil)
+		s.watchLater(uint64(e.id))
 	case r == nil:
 	case r.reply != nil:
 		r.reply(0)

@@ -74,6 +74,7 @@ type loop struct {
 	overTotalLog time.Duration
 	// Written by other loops.
 	arrivals arrivals
+	late     lateWatches
 	pulse    pulse
 	// Written by the loop, read by anyone.
 	count counters
@@ -109,6 +110,7 @@ func (l *loop) run(up func([]net.Addr)) error {
 	l.mailbox.close()
 	l.discardBacklog()
 	l.discardArrivals()
+	l.endLate()
 	return err
 }
 
@@ -123,6 +125,7 @@ func (l *loop) onWake() {
 	}
 	l.pulse.at(doingArrivals)
 	l.arrive()
+	l.watchLate()
 	l.pulse.at(doingMessages)
 	entries := 0
 	for work := 0; work < maxTurnWork; {

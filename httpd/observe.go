@@ -1,5 +1,10 @@
 package httpd
 
+import (
+	"sync"
+	"sync/atomic"
+)
+
 // Observer is told of the end of connections that were watched (Feed.Watch). It is called on
 // the loops' goroutines, and on a feed's when its Watch is refused; it must not block.
 type Observer interface {
@@ -29,6 +34,64 @@ func (l *loop) watch(conn uint64) {
 		return
 	}
 	l.server.tellEnd(conn, nobody, nil)
+}
+
+// lateWatches are those that found no room in a loop's mailbox. A watch cannot be refused: to
+// Erlang that would be the end of a connection that lives, and for all who watch it. They are
+// no more than connections that peers have links to.
+type lateWatches struct {
+	some   atomic.Bool
+	mu     sync.Mutex
+	conns  []uint64
+	closed bool
+}
+
+// push is false if the loop has ended.
+func (w *lateWatches) push(conn uint64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return false
+	}
+	w.conns = append(w.conns, conn)
+	w.some.Store(true)
+	return true
+}
+
+// take empties it; closed: for ever.
+func (w *lateWatches) take(closed bool) []uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	conns := w.conns
+	w.conns, w.closed = nil, closed
+	w.some.Store(false)
+	return conns
+}
+
+// watchLater is called where a Watch finds no room.
+func (s *Server) watchLater(conn uint64) {
+	l := s.loops[s.loopOf(conn)]
+	if !l.late.push(conn) {
+		s.tellEnd(conn, nobody, nil)
+		return
+	}
+	l.engine.wake()
+}
+
+// watchLate does what watchLater has left.
+func (l *loop) watchLate() {
+	if l.late.some.Load() {
+		for _, conn := range l.late.take(false) {
+			l.watch(conn)
+		}
+	}
+}
+
+// endLate answers what is left for a loop that no longer runs.
+func (l *loop) endLate() {
+	for _, conn := range l.late.take(true) {
+		l.server.tellEnd(conn, nobody, nil)
+	}
 }
 
 // tellLeft tells the subscribers and the Observer of a stream that ends: in this order, so
