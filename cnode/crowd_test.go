@@ -429,7 +429,10 @@ epoch(E, Online, #{epoch := E} = S) -> {Online, S};
 epoch(E, _, #{epoch := Old, epochs := N} = S) ->
     {#{}, wrong(E < Old, {epoch, E, Old}, S#{epoch := E, epochs := N + 1, done := false, seen := 0})}.
 
-present([], Online, S) -> listener(Online, wrong(maps:get(done, S), done_twice, S#{done := true}));
+present(Node, Online, S) when is_atom(Node) ->
+    Others = [Pid || Pid <- maps:keys(Online), node(Pid) =/= Node],
+    S1 = wrong(Others =/= [] orelse not lists:member(Node, nodes(hidden)), {mark_of, Node}, S),
+    listener(Online, wrong(maps:get(done, S1), done_twice, S1#{done := true}));
 present(L, Online, S) ->
     S1 = wrong(length(L) > 1000, {batch, length(L)}, S),
     S2 = wrong(maps:get(done, S), present_after_done, S1),

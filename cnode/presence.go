@@ -10,12 +10,13 @@ import (
 // What the process registered as Options.Presence is told, on every peer that has it:
 //
 //	{all_present, Epoch, [{Uid, Pid}]}             connections that were there
-//	{all_present, Epoch, []}                       that was all of them
+//	{all_present, Epoch, Node}                     that was all of Node's, our own name
 //	{connected, Uid, Pid, #{epoch, version, transport}}
 //	{disconnected, Uid, Pid, Reason}
 //
 // An epoch is one subscription. Its version counts what was connected and disconnected
-// in it, so that a gap shows what was lost on the way.
+// in it, so that a gap shows what was lost on the way. The mark at the end of those that
+// were there names the node: where there was no connection nothing else tells whose it is.
 
 const (
 	presencePairs = 1000 // of one all_present
@@ -189,7 +190,7 @@ func (e *epoch) Caught(_, loops int) {
 	e.flush()
 	e.batch = nil
 	b := appendInt(appendAtom(appendTuple(append(e.packet[:0], e.head...), 3), "all_present"), e.number)
-	e.packet = append(b, tagNil)
+	e.packet = appendAtom(b, e.c.n.o.Name)
 	e.send(e.packet, 0)
 }
 

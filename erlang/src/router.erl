@@ -189,15 +189,14 @@ init([]) ->
     %% Halley tells of a million connections as fast as it can. What waits is not to
     %% be copied with each garbage collection.
     _ = process_flag(message_queue_data, off_heap),
-    %% Before we have a name that anybody can send to: so nodeup comes before all
-    %% that a node sends, and nodedown after it, which erlang:monitor_node/2 does not
-    %% promise.
+    %% Before we have the name that Halley sends to: so the nodedown of each node that
+    %% told us something comes, and comes after all that it sent, which
+    %% erlang:monitor_node/2 does not promise.
     ok = net_kernel:monitor_nodes(true, [{node_type, all}]),
-    Presence = router_presence:new(nodes(hidden)),
     try register(?MODULE, self()) of
         true ->
             ok = router_table:new(),
-            {ok, Presence}
+            {ok, router_presence:new()}
     catch
         error:badarg ->
             {stop, {name_taken, ?MODULE, erlang:whereis(?MODULE)}}
@@ -232,9 +231,8 @@ handle_info({disconnected, _Uid, Pid, _Reason}, State) when is_pid(Pid) ->
     ok = do_drop(router_table:entry(Pid)),
     {_, Counted} = router_presence:count(node(Pid), none, State),
     {noreply, Counted};
-handle_info({all_present, Epoch, []}, State) when is_integer(Epoch) ->
-    {Nodes, Known} = router_presence:whose(Epoch, State),
-    {noreply, lists:foldl(fun(Node, Acc) -> whole(Node, Epoch, Acc) end, Known, Nodes)};
+handle_info({all_present, Epoch, Node}, State) when is_integer(Epoch), is_atom(Node) ->
+    {noreply, whole(Node, Epoch, State)};
 handle_info({all_present, Epoch, Pairs = [{_, Pid} | _]}, State) when is_integer(Epoch), is_pid(Pid) ->
     {noreply, all_present(node(Pid), Epoch, Pairs, State)};
 handle_info({'DOWN', Ref, process, Pid, _Reason}, State) ->
@@ -244,11 +242,8 @@ handle_info({'DOWN', Ref, process, Pid, _Reason}, State) ->
         _ -> ok
     end,
     {noreply, State};
-handle_info({nodeup, Node, Info}, State) ->
-    case proplists:get_value(node_type, Info) of
-        hidden -> {noreply, router_presence:nodeup(Node, State)};
-        _ -> {noreply, State}
-    end;
+handle_info({nodeup, _Node, _Info}, State) ->
+    {noreply, State};
 handle_info({nodedown, Node, _Info}, State) ->
     {noreply, nodedown(Node, State)};
 handle_info({'EXIT', Pid, _Reason}, State) when is_pid(Pid) ->
@@ -293,13 +288,13 @@ connected(Uid, Pid, Info = #{epoch := Epoch, version := Version}, State) ->
     case router_presence:enter(node(Pid), Epoch, State) of
         old ->
             State;
-        {Ended, Entered} ->
+        {ok, Entered} ->
             {Missed, Counted} = router_presence:count(node(Pid), Version, Entered),
             Missed =:= 0 orelse
                 ?LOG_WARNING("router: missed ~b messages of ~ts before version ~b of epoch ~b",
                     [Missed, node(Pid), Version, Epoch]),
             ok = present(Uid, Pid, Epoch, maps:without([epoch, version], Info)),
-            entered(Ended, node(Pid), Epoch, Counted)
+            Counted
     end.
 
 -spec all_present(node(), router_presence:epoch(), [{id(), pid()}], state()) -> state().
@@ -307,9 +302,9 @@ all_present(Node, Epoch, Pairs, State) ->
     case router_presence:enter(Node, Epoch, State) of
         old ->
             State;
-        {Ended, Entered} ->
+        {ok, Entered} ->
             ok = presents(Pairs, Node, Epoch),
-            entered(Ended, Node, Epoch, Entered)
+            Entered
     end.
 
 %% Anybody can send anything to a name: what is odd costs itself only.
@@ -339,15 +334,17 @@ present(Uid, Pid, Epoch, Info) ->
             router_table:store(Entry, {Pid, {Uid, Epoch, maps:merge(Before, Info)}, Logins})
     end.
 
--spec entered(ok | whole, node(), router_presence:epoch(), state()) -> state().
-entered(ok, _, _, State) -> State;
-entered(whole, Node, Epoch, State) -> whole(Node, Epoch, State).
-
+%% Node has told of all that were there: what it had before, and did not name again, is gone.
 -spec whole(node(), router_presence:epoch(), state()) -> state().
 whole(Node, Epoch, State) ->
-    Dropped = router_table:drop_stale(Node, Epoch),
-    ?LOG_INFO("router: ~ts has told who is connected; ~b others are not any more", [Node, Dropped]),
-    router_presence:whole(Node, Epoch, State).
+    case router_presence:enter(Node, Epoch, State) of
+        old ->
+            State;
+        {ok, Entered} ->
+            Dropped = router_table:drop_stale(Node, Epoch),
+            ?LOG_INFO("router: ~ts has told who is connected; ~b others are not any more", [Node, Dropped]),
+            router_presence:whole(Node, Epoch, Entered)
+    end.
 
 %% The pids of a node that tells nobody who is connected are monitored, each by itself.
 -spec nodedown(node(), state()) -> state().

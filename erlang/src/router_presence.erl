@@ -7,24 +7,21 @@
 %% of an epoch comes in the order it was sent, and a later epoch has the greater
 %% number, also over a restart of Halley.
 %%
-%% The mark at an epoch's end, `{all_present, Epoch, []}', does not say whose it is.
-%% The batches before it did, or a `connected'. Of a node without a single
-%% connection the mark is all that comes: it is that of the one hidden node that
-%% there is; if there are several, it is remembered until one of them is heard of
-%% in that epoch. Until then the pids of its earlier epoch stay.
+%% A pid tells of its own node only. The mark after all that were there,
+%% `{all_present, Epoch, Node}', names it: of a Halley without a single connection
+%% it is the first that comes of an epoch, and begins it.
+%%
+%% A mark of a node that is no Halley is harmless: what it drops are pids of that very
+%% node that were told of in an earlier epoch, and there are none; who logged in is not
+%% touched. All that stays of it is an entry in info/1, until a node of that name goes down.
 -module(router_presence).
 
--export([new/1]).
--export([nodeup/2]).
+-export([new/0]).
 -export([nodedown/2]).
 -export([enter/3]).
 -export([count/3]).
--export([whose/2]).
 -export([whole/3]).
 -export([info/1]).
-
-%% Marks that wait for their node. One for each Halley is all that can be.
--define(MAX_MARKS, 16).
 
 -type epoch() :: integer().
 -type version() :: pos_integer().
@@ -40,52 +37,30 @@
     whole = false :: boolean()
 }).
 
--record(presence, {
-    hidden :: ordsets:ordset(node()),
-    halleys = #{} :: #{node() => #halley{}},
-    marks = [] :: [epoch()]
-}).
-
--opaque presence() :: #presence{}.
+-opaque presence() :: #{node() => #halley{}}.
 -export_type([presence/0, epoch/0, version/0]).
 
-%% @doc Hidden are the hidden nodes that are connected. From then on nodeup/2 and
-%% nodedown/2 are called, in their order with what comes from those nodes.
--spec new(Hidden :: [node()]) -> presence().
-new(Hidden) ->
-    #presence{hidden = ordsets:from_list(Hidden)}.
-
--spec nodeup(node(), presence()) -> presence().
-nodeup(Node, Presence = #presence{hidden = Hidden}) ->
-    Presence#presence{hidden = ordsets:add_element(Node, Hidden)}.
+%% @doc From then on nodedown/2 is called for each node that goes, after all that came from it.
+-spec new() -> presence().
+new() ->
+    #{}.
 
 %% @doc Whether the node told who is connected to it, so that its pids are to be dropped.
 -spec nodedown(node(), presence()) -> {boolean(), presence()}.
-nodedown(Node, Presence = #presence{hidden = Hidden, halleys = Halleys}) ->
-    {is_map_key(Node, Halleys), Presence#presence{
-        hidden = ordsets:del_element(Node, Hidden),
-        halleys = maps:remove(Node, Halleys)
-    }}.
+nodedown(Node, Halleys) ->
+    {is_map_key(Node, Halleys), maps:remove(Node, Halleys)}.
 
 %% @doc Node tells something of Epoch. `old': a later epoch has begun, this is not to be
-%% heeded. `whole': the epoch's end was marked before we knew whose it is.
--spec enter(node(), epoch(), presence()) -> old | {ok | whole, presence()}.
-enter(Node, Epoch, Presence = #presence{halleys = Halleys, marks = Marks}) ->
+%% heeded.
+-spec enter(node(), epoch(), presence()) -> old | {ok, presence()}.
+enter(Node, Epoch, Halleys) ->
     case Halleys of
-        #{Node := #halley{epoch = Epoch}} ->
-            {ok, Presence};
-        #{Node := #halley{epoch = Later}} when Later > Epoch ->
-            old;
-        _ ->
-            Halley = begin_epoch(Epoch, Halleys, Node),
-            Entered = Presence#presence{halleys = Halleys#{Node => Halley}, marks = lists:delete(Epoch, Marks)},
-            case lists:member(Epoch, Marks) of
-                true -> {whole, Entered};
-                false -> {ok, Entered}
-            end
+        #{Node := #halley{epoch = Epoch}} -> {ok, Halleys};
+        #{Node := #halley{epoch = Later}} when Later > Epoch -> old;
+        _ -> {ok, Halleys#{Node => begin_epoch(Epoch, Halleys, Node)}}
     end.
 
--spec begin_epoch(epoch(), #{node() => #halley{}}, node()) -> #halley{}.
+-spec begin_epoch(epoch(), presence(), node()) -> #halley{}.
 begin_epoch(Epoch, Halleys, Node) ->
     case Halleys of
         #{Node := Halley} -> Halley#halley{epoch = Epoch, version = 0, whole = false};
@@ -95,13 +70,13 @@ begin_epoch(Epoch, Halleys, Node) ->
 %% @doc Count what came: a connected, with its version, or a disconnected, which has none.
 %% Answers how many before it did not come.
 -spec count(node(), version() | none, presence()) -> {Missed :: non_neg_integer(), presence()}.
-count(Node, Version, Presence = #presence{halleys = Halleys}) ->
+count(Node, Version, Halleys) ->
     case Halleys of
         #{Node := Halley0} ->
             {Missed, Halley} = count(Version, Halley0),
-            {Missed, Presence#presence{halleys = Halleys#{Node := Halley}}};
+            {Missed, Halleys#{Node := Halley}};
         _ ->
-            {0, Presence}
+            {0, Halleys}
     end.
 
 -spec count(version() | none, #halley{}) -> {non_neg_integer(), #halley{}}.
@@ -115,30 +90,15 @@ count(Version, Halley = #halley{version = Before, missed = Missed}) ->
     New = max(0, Version - Before - 1),
     {New, Halley#halley{version = max(Before, Version), missed = Missed + New}}.
 
-%% @doc Whose epoch the mark ends.
--spec whose(epoch(), presence()) -> {[node()], presence()}.
-whose(Epoch, Presence = #presence{hidden = Hidden, halleys = Halleys, marks = Marks}) ->
-    case {[Node || {Node, #halley{epoch = E}} <- maps:to_list(Halleys), E =:= Epoch], Hidden} of
-        {[], [Node]} ->
-            case enter(Node, Epoch, Presence) of
-                old -> {[], Presence};
-                {_, Entered} -> {[Node], Entered}
-            end;
-        {[], _} ->
-            {[], Presence#presence{marks = lists:sublist([Epoch | Marks], ?MAX_MARKS)}};
-        {Nodes, _} ->
-            {Nodes, Presence}
-    end.
-
 %% @doc The node's epoch has been told to its end, without what was missed.
 -spec whole(node(), epoch(), presence()) -> presence().
-whole(Node, Epoch, Presence = #presence{halleys = Halleys}) ->
+whole(Node, Epoch, Halleys) ->
     #{Node := Halley = #halley{epoch = Epoch}} = Halleys,
-    Presence#presence{halleys = Halleys#{Node := Halley#halley{whole = true}}}.
+    Halleys#{Node := Halley#halley{whole = true}}.
 
 %% @doc What is known of each node, for whoever asks.
 -spec info(presence()) -> #{node() => #{epoch := epoch(), whole := boolean(), missed := non_neg_integer()}}.
-info(#presence{halleys = Halleys}) ->
+info(Halleys) ->
     maps:map(fun(_, #halley{epoch = Epoch, whole = Whole, missed = Missed}) ->
         #{epoch => Epoch, whole => Whole, missed => Missed}
     end, Halleys).

@@ -103,7 +103,7 @@ new_epoch(State = #state{epoch = Before, open = Open}) ->
     State#state{epoch = Epoch, version = 0}.
 
 send_pages(Epoch, [], State) ->
-    send({all_present, Epoch, []}, State);
+    send({all_present, Epoch, node()}, State);
 send_pages(Epoch, Pairs, State) ->
     {Now, Later} = lists:split(min(?PAGE, length(Pairs)), Pairs),
     send({all_present, Epoch, Now}, State),

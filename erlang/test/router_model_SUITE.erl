@@ -28,8 +28,6 @@
     present = #{} :: #{pid() => {Uid :: router:id(), Epoch :: integer(), Info :: map()}},
     %% The epoch that it is in, and how much it missed.
     halleys = #{} :: #{node() => {Epoch :: integer(), Seen :: integer() | none, Missed :: integer()}},
-    %% Epochs that ended without the router knowing whose they are.
-    marks = [] :: [integer()],
     %% What is so, whether or not the router was told.
     up = #{} :: #{node() => {Epoch :: integer(), Version :: integer()}},
     connections = #{} :: #{pid() => Uid :: router:id()},
@@ -56,11 +54,11 @@ few_ids(_) ->
     do_run([], [1, 1.0]).
 
 one_halley(_) ->
-    doc("One Halley beside them, the only hidden node: also its empty epochs are understood."),
+    doc("One Halley beside them."),
     do_run(['one@nowhere'], ?IDS).
 
 three_halleys(_) ->
-    doc("Three Halleys."),
+    doc("Three Halleys: an epoch of one, also an empty one, is no other's."),
     do_run(['one@nowhere', 'two@nowhere', 'three@nowhere'], ?IDS).
 
 do_run(Nodes, Ids) ->
@@ -173,6 +171,7 @@ do_step(old_epoch, Router, _, Model = #model{halleys = Halleys}) ->
         Uid = do_pick(Model#model.ids),
         Router ! {all_present, Epoch - 1, [{Uid, do_pid(Node, 1)}]},
         Router ! {connected, Uid, do_pid(Node, 1), #{epoch => Epoch - 1, version => 1}},
+        Router ! {all_present, Epoch - 1, Node},
         Model
     end, Model);
 do_step(nodeup, Router, Nodes, Model = #model{up = Up}) ->
@@ -228,8 +227,8 @@ do_epoch(Router, Node, Model0 = #model{up = Up0, next = N}) ->
         true -> do_step(connect, Router, [Node], Model1);
         false -> Model1
     end,
-    Router ! {all_present, Epoch, []},
-    do_mark(Node, Epoch, Model2).
+    Router ! {all_present, Epoch, Node},
+    do_whole(Node, Epoch, do_entered(Node, Epoch, Model2)).
 
 do_pages(_, _, _, [], Model) ->
     Model;
@@ -244,23 +243,17 @@ do_pages(Router, Node, Epoch, Pairs, Model) ->
         do_entered(Node, Epoch, Acc#model{present = Present#{Pid => {Uid, Epoch, Info}}})
     end, Model, Now)).
 
-do_connected(Uid, Pid, Epoch, Version, Model0) ->
-    %% A mark that waited takes effect after the connection is there.
-    Model = #model{present = Present} = Model0,
+do_connected(Uid, Pid, Epoch, Version, Model = #model{present = Present}) ->
     Known = Model#model{present = Present#{Pid => {Uid, Epoch, #{transport => chunked}}}},
     do_seen(node(Pid), Version, do_entered(node(Pid), Epoch, Known)).
 
-do_entered(Node, Epoch, Model = #model{halleys = Halleys, marks = Marks}) ->
+do_entered(Node, Epoch, Model = #model{halleys = Halleys}) ->
     Halley = case Halleys of
         #{Node := {Epoch, _, _} = Same} -> Same;
         #{Node := {_, _, Missed}} -> {Epoch, 0, Missed};
         _ -> {Epoch, none, 0}
     end,
-    Entered = Model#model{halleys = Halleys#{Node => Halley}, marks = lists:delete(Epoch, Marks)},
-    case lists:member(Epoch, Marks) of
-        true -> do_whole(Node, Epoch, Entered);
-        false -> Entered
-    end.
+    Model#model{halleys = Halleys#{Node => Halley}}.
 
 do_seen(Node, Version, Model = #model{halleys = Halleys}) ->
     case Halleys of
@@ -273,14 +266,6 @@ do_seen(Node, Version, Model = #model{halleys = Halleys}) ->
         _ ->
             Model
     end.
-
-do_mark(Node, Epoch, Model = #model{halleys = Halleys, up = Up, marks = Marks}) ->
-    case Halleys of
-        #{Node := {Epoch, _, _}} -> do_whole(Node, Epoch, Model);
-        _ when map_size(Up) =:= 1 -> do_whole(Node, Epoch, do_entered(Node, Epoch, Model));
-        _ -> Model#model{marks = lists:sublist([Epoch | Marks], 16)}
-    end.
-
 
 do_whole(Node, Epoch, Model = #model{present = Present}) ->
     do_forget(fun(Pid) ->

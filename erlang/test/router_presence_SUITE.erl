@@ -21,9 +21,10 @@
 -export([connected_since_stays/1]).
 -export([older_epoch_is_ignored/1]).
 -export([gaps_are_counted/1]).
--export([empty_epoch_of_the_only_one/1]).
+-export([empty_epoch/1]).
 -export([empty_epoch_of_one_of_two/1]).
 -export([empty_newcomer_harms_nobody/1]).
+-export([mark_of_no_halley/1]).
 -export([router_restarts/1]).
 -export([node_is_killed/1]).
 -export([connection_is_lost/1]).
@@ -180,7 +181,7 @@ connected_since_stays(Config) ->
     [ok = do_h(Config, tell, [Message]) || Message <- [
         {all_present, Epoch, [{1, One}]},
         {connected, 3, Since, #{epoch => Epoch, version => 1}},
-        {all_present, Epoch, []}
+        {all_present, Epoch, do_node(Config)}
     ]],
     do_is(Config, #{1 => [One], 3 => [Since]}),
     true = is_pid(Two).
@@ -193,7 +194,7 @@ older_epoch_is_ignored(Config) ->
     [ok = do_h(Config, tell, [Message]) || Message <- [
         {all_present, Epoch - 1, [{2, Untold}]},
         {connected, 2, Untold, #{epoch => Epoch - 1, version => 7}},
-        {all_present, Epoch - 1, []}
+        {all_present, Epoch - 1, do_node(Config)}
     ]],
     ok = do_sync(Config),
     do_is(Config, #{1 => [Pid]}),
@@ -228,34 +229,42 @@ gaps_are_counted(Config) ->
     3 = Missed(),
     [4, 6, 8] = [Uid || Uid <- [1, 4, 5, 6, 8], do_on(do_a(Config), fun router:online/1, [Uid])].
 
-empty_epoch_of_the_only_one(Config) ->
-    doc("An epoch without a single connection drops all that the only hidden node had before."),
+empty_epoch(Config) ->
+    doc("An epoch without a single connection drops all that the node had before."),
     Pid = do_open(Config, 1),
     do_is(Config, #{1 => [Pid]}),
     ok = do_h(Config, cut, []),
     ok = do_h(Config, close, [Pid]),
     ok = do_h(Config, resume, []),
     do_is(Config, #{}),
-    Node = do_node(Config),
-    #{halleys := #{Node := #{whole := true}}} = do_stats(Config).
+    do_is_whole(Config, do_fake(Config)),
+    %% What comes next of that epoch is counted as of any other.
+    New = do_open(Config, 2),
+    do_is(Config, #{2 => [New]}),
+    do_is_whole(Config, do_fake(Config)).
 
 empty_epoch_of_one_of_two(Config) ->
-    doc("With two, nothing says whose the empty epoch is until something of it comes; then it has its effect."),
+    doc("Of two Halleys one is empty after a cut: at its mark its stale pids are dropped, the other's stay."),
     Other = do_start_fake(Config, do_name("other")),
-    Theirs = do_on(Other, fun router_fake:open/1, [2]),
-    Pid = do_open(Config, 1),
-    do_is(Config, #{1 => [Pid], 2 => [Theirs]}),
+    Theirs = do_on(Other, fun router_fake:open/1, [1]),
+    Pids = [do_open(Config, Uid) || Uid <- [1, 2, 3, 4]],
+    [One, Two, Three, Four] = Pids,
+    do_is(Config, #{1 => [Theirs, One], 2 => [Two], 3 => [Three], 4 => [Four]}),
+    ok = do_login(Config, other, Two, #{}),
     ok = do_h(Config, cut, []),
-    ok = do_h(Config, close, [Pid]),
-    ok = do_h(Config, resume, []),
-    ok = do_sync(Config),
-    do_is(Config, #{1 => [Pid], 2 => [Theirs]}),
-    New = do_open(Config, 3),
-    do_is(Config, #{2 => [Theirs], 3 => [New]}),
+    [ok = do_h(Config, close, [Pid]) || Pid <- Pids],
+    %% The other's mark is not the empty one's.
+    ok = do_on(Other, fun router_fake:resume/0),
+    do_is_whole(Config, Other),
+    do_is(Config, #{1 => [Theirs, One], 2 => [Two], 3 => [Three], 4 => [Four], other => [Two]}),
+    ok = do_again(Config),
+    do_is(Config, #{1 => [Theirs]}),
+    do_is_whole(Config, Other),
+    do_is_whole(Config, do_fake(Config)),
     halley_test:do_stop_node(Other).
 
 empty_newcomer_harms_nobody(Config) ->
-    doc("A Halley that comes without a connection does not drop those of another, also if it goes at once."),
+    doc("A Halley that comes without a connection drops nobody, and is forgotten when it goes, also if at once."),
     Pid = do_open(Config, 1),
     do_is(Config, #{1 => [Pid]}),
     ok = do_on(do_a(Config), fun() -> sys:suspend(router) end),
@@ -263,7 +272,23 @@ empty_newcomer_harms_nobody(Config) ->
     halley_test:do_kill_node(Other),
     do_eventually(fun() -> do_on(do_a(Config), fun() -> length(nodes(hidden)) end) =:= 1 end),
     ok = do_on(do_a(Config), fun() -> sys:resume(router) end),
-    do_is(Config, #{1 => [Pid]}).
+    do_is(Config, #{1 => [Pid]}),
+    Node = do_node(Config),
+    do_eventually(fun() -> maps:keys(maps:get(halleys, do_stats(Config))) =:= [Node] end).
+
+mark_of_no_halley(Config) ->
+    doc("A mark of a node that is no Halley, the router's own even, drops nobody."),
+    {_, A} = do_a(Config),
+    Pid = do_open(Config, 1),
+    Untold = do_h(Config, open, [2, untold]),
+    Local = do_on(do_a(Config), fun() -> spawn(fun() -> timer:sleep(infinity) end) end),
+    [ok = do_login(Config, 2, Login, #{}) || Login <- [Untold, Local]],
+    Epoch = do_h(Config, epoch, []) + 1000000,
+    [ok = do_h(Config, tell, [{all_present, Epoch, Node}]) || Node <- [A, 'nobody@localhost']],
+    ok = do_sync(Config),
+    do_is(Config, #{1 => [Pid], 2 => [Untold, Local]}),
+    ok = do_again(Config),
+    do_is(Config, #{1 => [Pid], 2 => [Untold, Local]}).
 
 router_restarts(Config) ->
     doc("A router that crashed is made whole by Halley, which sees it come back; those who logged in are not."),
@@ -341,7 +366,9 @@ odd_presence(Config) ->
         {connected, 2, Pid, #{epoch => Epoch, version => 0}},
         {connected, 2, Pid, []},
         {disconnected, 1, not_a_pid, normal},
-        {all_present, x, []},
+        {all_present, x, do_node(Config)},
+        {all_present, Epoch + 1, []},
+        {all_present, Epoch + 1, <<"node">>},
         {all_present, Epoch, [odd]},
         {all_present, Epoch, [{2, not_a_pid}]},
         %% One bad element costs that element only.
@@ -359,9 +386,9 @@ hundred_thousand(Config) ->
         Node = 'many@localhost',
         Router = whereis(router),
         Pairs = [{N, do_pid(Node, N)} || N <- lists:seq(1, 100000)],
-        {All, _} = timer:tc(fun() -> do_tell_all(Router, 1, Pairs) end),
+        {All, _} = timer:tc(fun() -> do_tell_all(Router, Node, 1, Pairs) end),
         100000 = router:online(),
-        {Half, _} = timer:tc(fun() -> do_tell_all(Router, 2, lists:nthtail(50000, Pairs)) end),
+        {Half, _} = timer:tc(fun() -> do_tell_all(Router, Node, 2, lists:nthtail(50000, Pairs)) end),
         50000 = router:online(),
         false = router:online(50000),
         true = router:online(50001),
@@ -374,13 +401,13 @@ hundred_thousand(Config) ->
     end),
     ct:comment("100,000 told ~b ms, half of them anew ~b ms, nodedown ~b ms", [Us div 1000 || Us <- [All, Half, Down]]).
 
-do_tell_all(Router, Epoch, []) ->
-    Router ! {all_present, Epoch, []},
+do_tell_all(Router, Node, Epoch, []) ->
+    Router ! {all_present, Epoch, Node},
     router:stats();
-do_tell_all(Router, Epoch, Pairs) ->
+do_tell_all(Router, Node, Epoch, Pairs) ->
     {Now, Later} = lists:split(1000, Pairs),
     Router ! {all_present, Epoch, Now},
-    do_tell_all(Router, Epoch, Later).
+    do_tell_all(Router, Node, Epoch, Later).
 
 %% Helpers.
 
@@ -440,6 +467,16 @@ do_login(Config, Id, Pid, Meta) ->
 
 do_stats(Config) ->
     do_on(do_a(Config), fun router:stats/0).
+
+%% Soon the router has taken in the fake's latest epoch, to its end, and missed nothing.
+do_is_whole(Config, Fake = {_, Node}) ->
+    Epoch = do_on(Fake, fun router_fake:epoch/0),
+    do_eventually(fun() ->
+        case do_stats(Config) of
+            #{halleys := #{Node := #{epoch := Epoch, whole := true, missed := 0}}} -> true;
+            Stats -> Stats
+        end
+    end).
 
 do_grouped(Pairs) ->
     lists:foldl(fun({Id, Pid}, Acc) ->
