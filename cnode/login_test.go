@@ -21,6 +21,20 @@ func (e *erlNode) told(value, format string, args ...any) {
 	eventually(e.t, fmt.Sprintf(format+" = "+value, args...), func() bool { return e.eval(format, args...) == value })
 }
 
+// loginCrowd is a node with connections and an Erlang node on which they are logged in.
+func loginCrowd(t *testing.T) (*testNode, *crowd, *erlNode) {
+	t.Helper()
+	epmd := startEPMD(t)
+	e := startErl(t, otp{}, epmd, uniqueName("e")+"@localhost")
+	loadTold(e)
+	n, w := startCrowd(t, epmd, 2, withLogins)
+	if err := n.Connect(t.Context(), e.name); err != nil {
+		t.Fatal(err)
+	}
+	w.settled()
+	return n, w, e
+}
+
 func calls(n *testNode) (logins, logouts Calls) {
 	s := n.Stats().Told
 	return s.Logins, s.Logouts
@@ -90,14 +104,7 @@ func TestLogin_Order(t *testing.T) {
 // What waits and ends is never called; what is under way and ends has its logout after
 // the answer; no more than maxFlights are under way.
 func TestLogin_EndsWhileWaiting(t *testing.T) {
-	epmd := startEPMD(t)
-	e := startErl(t, otp{}, epmd, uniqueName("e")+"@localhost")
-	loadTold(e)
-	n, w := startCrowd(t, epmd, 2, withLogins)
-	if err := n.Connect(t.Context(), e.name); err != nil {
-		t.Fatal(err)
-	}
-	w.settled()
+	n, w, e := loginCrowd(t)
 	warm(t, n, w)
 	e.eval("told:mode(hang)")
 	flying := w.open(maxFlights)
@@ -173,14 +180,7 @@ func TestLogin_Fails(t *testing.T) {
 
 // A call that is never answered frees its place, and a late answer is nobody's.
 func TestLogin_Hangs(t *testing.T) {
-	epmd := startEPMD(t)
-	e := startErl(t, otp{}, epmd, uniqueName("e")+"@localhost")
-	loadTold(e)
-	n, w := startCrowd(t, epmd, 2, withLogins)
-	if err := n.Connect(t.Context(), e.name); err != nil {
-		t.Fatal(err)
-	}
-	w.settled()
+	n, w, e := loginCrowd(t)
 	warm(t, n, w)
 	e.eval("told:mode(hang)")
 	conns := w.open(maxFlights + 5)
@@ -404,14 +404,7 @@ func TestLogin_NobodyThereSparesClients(t *testing.T) {
 
 // Stop waits for the logouts of connections that have just ended.
 func TestLogin_StopSendsLogouts(t *testing.T) {
-	epmd := startEPMD(t)
-	e := startErl(t, otp{}, epmd, uniqueName("e")+"@localhost")
-	loadTold(e)
-	n, w := startCrowd(t, epmd, 2, withLogins)
-	if err := n.Connect(t.Context(), e.name); err != nil {
-		t.Fatal(err)
-	}
-	w.settled()
+	n, w, e := loginCrowd(t)
 	conns := w.open(3000)
 	quiet(t, n)
 	w.close("drained", conns...)
@@ -423,14 +416,7 @@ func TestLogin_StopSendsLogouts(t *testing.T) {
 
 // The rate of logins, and what a thousand under way keep of the peer.
 func TestLogin_Rate(t *testing.T) {
-	epmd := startEPMD(t)
-	e := startErl(t, otp{}, epmd, uniqueName("e")+"@localhost")
-	loadTold(e)
-	n, w := startCrowd(t, epmd, 2, withLogins)
-	if err := n.Connect(t.Context(), e.name); err != nil {
-		t.Fatal(err)
-	}
-	w.settled()
+	n, w, e := loginCrowd(t)
 	const many = 20000
 	began := time.Now()
 	conns := w.open(many)

@@ -24,7 +24,7 @@ func (f *Feed) Exit(conn uint64, text, reason []byte) {
 }
 
 // Watch has the Observer told of the end of the connection of that number: at once,
-// with "noproc", if it is gone. It needs no room in the mailbox (lateWatches).
+// with "noproc", if it is gone. It needs no room in the mailbox (watchLater).
 func (f *Feed) Watch(conn uint64) {
 	f.add(f.server.loopOf(conn), &entry{kind: kindWatch, id: int64(conn)})
 }

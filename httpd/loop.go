@@ -73,9 +73,9 @@ type loop struct {
 	subscribed   *[]*subscription // what they were made of
 	overTotalLog time.Duration
 	// Written by other loops.
-	arrivals arrivals
-	late     lateWatches
-	pulse    pulse
+	arrivals    handover[arrival] // as many as there are connections at the most
+	lateWatches handover[uint64]
+	pulse       pulse
 	// Written by the loop, read by anyone.
 	count counters
 }

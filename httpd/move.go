@@ -15,39 +15,39 @@ type arrival struct {
 	opening
 }
 
-// arrivals are those that a loop has not taken yet; as many as there are
-// connections at the most. The lock is on the way of connections, not of messages.
-type arrivals struct {
+// handover is what others have left for a loop, in their order, and the loop has not taken
+// yet. The lock is on the way of connections and of watches, not of messages.
+type handover[T any] struct {
 	mu     sync.Mutex
-	list   []arrival
+	list   []T
 	closed bool
 }
 
-// push adds an arrival; false: the loop has ended.
-func (a *arrivals) push(v arrival) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.closed {
+// push adds one; false: the loop has ended.
+func (h *handover[T]) push(v T) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
 		return false
 	}
-	a.list = append(a.list, v)
+	h.list = append(h.list, v)
 	return true
 }
 
-// swap takes all arrivals and leaves room for new ones.
-func (a *arrivals) swap(room []arrival) []arrival {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	list := a.list
-	a.list = room
+// swap takes all and leaves room for new ones.
+func (h *handover[T]) swap(room []T) []T {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	list := h.list
+	h.list = room
 	return list
 }
 
 // close makes further pushes fail.
-func (a *arrivals) close() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.closed = true
+func (h *handover[T]) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
 }
 
 // move gives a connection to another loop.

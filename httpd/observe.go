@@ -1,10 +1,5 @@
 package httpd
 
-import (
-	"sync"
-	"sync/atomic"
-)
-
 // Observer is told of the end of connections that were watched (Feed.Watch). It is called on
 // the loops' goroutines, and on a feed's when its Watch is refused; it must not block.
 type Observer interface {
@@ -36,42 +31,12 @@ func (l *loop) watch(conn uint64) {
 	l.server.tellEnd(conn, nobody, nil)
 }
 
-// lateWatches are those that found no room in a loop's mailbox. A watch cannot be refused: to
-// Erlang that would be the end of a connection that lives, and for all who watch it. They are
-// no more than connections that peers have links to.
-type lateWatches struct {
-	some   atomic.Bool
-	mu     sync.Mutex
-	conns  []uint64
-	closed bool
-}
-
-// push is false if the loop has ended.
-func (w *lateWatches) push(conn uint64) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return false
-	}
-	w.conns = append(w.conns, conn)
-	w.some.Store(true)
-	return true
-}
-
-// take empties it; closed: for ever.
-func (w *lateWatches) take(closed bool) []uint64 {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	conns := w.conns
-	w.conns, w.closed = nil, closed
-	w.some.Store(false)
-	return conns
-}
-
-// watchLater is called where a Watch finds no room.
+// watchLater is for a Watch that finds no room in the mailbox. It cannot be refused: to
+// Erlang that would be the end of a connection that lives, and for all who watch it. What
+// waits is no more than connections that peers have links to.
 func (s *Server) watchLater(conn uint64) {
 	l := s.loops[s.loopOf(conn)]
-	if !l.late.push(conn) {
+	if !l.lateWatches.push(conn) {
 		s.tellEnd(conn, nobody, nil)
 		return
 	}
@@ -80,16 +45,15 @@ func (s *Server) watchLater(conn uint64) {
 
 // watchLate does what watchLater has left.
 func (l *loop) watchLate() {
-	if l.late.some.Load() {
-		for _, conn := range l.late.take(false) {
-			l.watch(conn)
-		}
+	for _, conn := range l.lateWatches.swap(nil) {
+		l.watch(conn)
 	}
 }
 
 // endLate answers what is left for a loop that no longer runs.
 func (l *loop) endLate() {
-	for _, conn := range l.late.take(true) {
+	l.lateWatches.close()
+	for _, conn := range l.lateWatches.swap(nil) {
 		l.server.tellEnd(conn, nobody, nil)
 	}
 }
