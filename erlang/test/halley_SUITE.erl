@@ -55,7 +55,7 @@
 -export([close_by_uid_and_pid/1]).
 -export([pids_over_two/1]).
 
--import(halley_test, [doc/1, do_on/2, do_eventually/1, do_name/1, do_login/2, do_chunk/1, do_chunks/2]).
+-import(halley_test, [doc/1, do_on/2, do_eventually/1, do_name/1, do_login/2, do_chunk/1, do_chunks/2, do_keep/1, do_kept/1]).
 
 all() ->
     [{group, away}, {group, wire}, {group, halley}, {group, pids}].
@@ -442,21 +442,6 @@ do_with_pids(Fake = {_, Node}, N) ->
         Pids
     end),
     {Node, Pids}.
-
-do_keep(Kept) ->
-    receive
-        {kept, From} ->
-            From ! {self(), lists:reverse(Kept)},
-            do_keep(Kept);
-        Message ->
-            do_keep([Message | Kept])
-    end.
-
-do_kept(Pid) ->
-    Pid ! {kept, self()},
-    receive
-        {Pid, Kept} -> Kept
-    end.
 
 %% Cases with Halley and a browser.
 

@@ -19,6 +19,8 @@
 -export([do_on/2]).
 -export([do_on/3]).
 -export([do_start_app/2]).
+-export([do_keep/1]).
+-export([do_kept/1]).
 
 %% Halley.
 -export([do_need_halley/1]).
@@ -308,3 +310,19 @@ do_chunk(Socket) ->
 
 do_chunks(Socket, N) ->
     [do_chunk(Socket) || _ <- lists:seq(1, N)].
+
+%% What a process runs that keeps what it gets; do_kept/1 gives it, oldest first.
+do_keep(Kept) ->
+    receive
+        {kept, From} ->
+            From ! {self(), lists:reverse(Kept)},
+            do_keep(Kept);
+        Message ->
+            do_keep([Message | Kept])
+    end.
+
+do_kept(Pid) ->
+    Pid ! {kept, self()},
+    receive
+        {Pid, Kept} -> Kept
+    end.

@@ -31,7 +31,7 @@
 -export([client_sends/1]).
 -export([nobody_takes_it/1]).
 
--import(halley_test, [doc/1, do_on/2, do_on/3, do_eventually/1, do_name/1, do_login/2, do_chunk/1, do_chunks/2]).
+-import(halley_test, [doc/1, do_on/2, do_on/3, do_eventually/1, do_name/1, do_login/2, do_chunk/1, do_chunks/2, do_keep/1, do_kept/1]).
 
 all() ->
     [{group, Group} || Group <- [presence, login, both, neither, inbox]].
@@ -393,21 +393,6 @@ do_inbox(A) ->
         true = register(inbox, Keeper),
         Keeper
     end).
-
-do_keep(Kept) ->
-    receive
-        {kept, From} ->
-            From ! {self(), lists:reverse(Kept)},
-            do_keep(Kept);
-        Message ->
-            do_keep([Message | Kept])
-    end.
-
-do_kept(Pid) ->
-    Pid ! {kept, self()},
-    receive
-        {Pid, Kept} -> Kept
-    end.
 
 %% The status of the answer.
 do_post(#{port := Port}, Uid, Body) ->
